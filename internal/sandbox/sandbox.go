@@ -1,0 +1,114 @@
+// Package sandbox is the vocabulary every layer shares: identifiers, states and
+// their transitions, limits. It owns no behaviour with side effects and imports
+// only the standard library and errs. Anyone may import it.
+package sandbox
+
+import (
+	"crypto/rand"
+	"regexp"
+)
+
+// ID names a sandbox: 'i' and 19 lower-case letters or digits (98 bits of
+// entropy). It never contains '-', so host names split unambiguously.
+type ID string
+
+var idPattern = regexp.MustCompile(`^i[a-z0-9]{19}$`)
+
+// Valid reports whether id has the form NewID gives.
+func (id ID) Valid() bool { return idPattern.MatchString(string(id)) }
+
+// NewID returns a fresh random ID.
+func NewID() ID { return ID("i" + randomText(19)) }
+
+// randomText draws n characters of [a-z0-9] without modulo bias.
+func randomText(n int) string {
+	const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+	out := make([]byte, 0, n)
+	buf := make([]byte, 2*n)
+	for len(out) < n {
+		rand.Read(buf) // never fails: crypto/rand aborts the program instead
+		for _, b := range buf {
+			if int(b) < 252 && len(out) < n { // 252 = 7 × 36
+				out = append(out, alphabet[int(b)%36])
+			}
+		}
+	}
+	return string(out)
+}
+
+// State is where a sandbox is in its life.
+type State string
+
+// The states. E2B's wire format knows only running and paused.
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Paused   State = "paused"
+	Stopping State = "stopping"
+	Stopped  State = "stopped"
+)
+
+// transitions is the whole state machine: from each state, what may follow.
+var transitions = map[State][]State{
+	Starting: {Running, Stopping, Stopped},
+	Running:  {Paused, Stopping, Stopped},
+	Paused:   {Running, Stopping, Stopped},
+	Stopping: {Stopped},
+	Stopped:  {},
+}
+
+// States returns every state.
+func States() []State { return []State{Starting, Running, Paused, Stopping, Stopped} }
+
+// CanBecome reports whether the transition from s to next is allowed.
+func (s State) CanBecome(next State) bool {
+	for _, t := range transitions[s] {
+		if t == next {
+			return true
+		}
+	}
+	return false
+}
+
+// Limits bound what a sandbox may use of the host. Zero means the default for
+// every field but Swap, where zero means no swap.
+type Limits struct {
+	// CPUs is the number of virtual CPUs; the quota is CPUs × 100 ms per 100 ms.
+	CPUs int `json:"cpus"`
+	// CPUShares is the relative weight under contention (1024 = one default sandbox).
+	CPUShares uint64 `json:"cpu_shares"`
+	// MemoryBytes bounds memory and page cache.
+	MemoryBytes int64 `json:"memory_bytes"`
+	// SwapBytes bounds swap beyond MemoryBytes.
+	SwapBytes int64 `json:"swap_bytes"`
+	// PIDs bounds the number of tasks (processes and threads).
+	PIDs int64 `json:"pids"`
+	// DiskBytes bounds what the sandbox may write to its root file system.
+	DiskBytes int64 `json:"disk_bytes"`
+}
+
+// DefaultLimits are those of a template that names none.
+func DefaultLimits() Limits {
+	return Limits{CPUs: 2, CPUShares: 1024, MemoryBytes: 1 << 30, PIDs: 1024, DiskBytes: 10 << 30}
+}
+
+// OrDefault fills the zero fields of l from DefaultLimits.
+func (l Limits) OrDefault() Limits {
+	d := DefaultLimits()
+	if l.CPUs == 0 {
+		l.CPUs = d.CPUs
+	}
+	if l.CPUShares == 0 {
+		l.CPUShares = d.CPUShares
+	}
+	if l.MemoryBytes == 0 {
+		l.MemoryBytes = d.MemoryBytes
+	}
+	if l.PIDs == 0 {
+		l.PIDs = d.PIDs
+	}
+	if l.DiskBytes == 0 {
+		l.DiskBytes = d.DiskBytes
+	}
+	return l
+}
