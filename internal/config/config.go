@@ -1,0 +1,194 @@
+// Package config is what a Sandlot server can be told: one struct, its
+// defaults, and where each value came from. Later sources win: defaults, then
+// the file, then SANDLOT_* variables, then flags. It owns the types Size and
+// Duration, which read and print values as people write them. It imports errs
+// and a TOML parser only; anyone may import it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/errs"
+)
+
+// Config is everything a server can be told. Start from Default: a zero Config
+// does not validate.
+type Config struct {
+	// Addr is the one listener's address, host:port. Hosts other than loopback
+	// are reachable from outside.
+	Addr string `toml:"addr"`
+	// DataDir holds everything the server keeps. One server uses it at a time.
+	DataDir string `toml:"data_dir"`
+	// Domain is the name under which ports of sandboxes are published as
+	// <port>-<id>.<domain>; empty means routing by header only.
+	Domain string `toml:"domain"`
+	// Driver names what isolates sandboxes.
+	Driver string `toml:"driver"`
+	// MaxSandboxes bounds how many sandboxes exist at once. Zero: Derive sets it.
+	MaxSandboxes int `toml:"max_sandboxes"`
+	// MaxTimeout bounds the time to live a client may ask for.
+	MaxTimeout Duration `toml:"max_timeout"`
+	// DebianMirror is where the base template's packages come from; empty means
+	// the host's own apt configuration.
+	DebianMirror string `toml:"debian_mirror"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `toml:"log_level"`
+	// LogFormat is text or json.
+	LogFormat string `toml:"log_format"`
+
+	Pool    Pool    `toml:"pool"`
+	Limits  Limits  `toml:"limits"`
+	Network Network `toml:"network"`
+}
+
+// Pool says how many started sandboxes may wait for a create.
+type Pool struct {
+	// Off makes every create launch its sandbox.
+	Off bool `toml:"off"`
+	// Max is the ceiling over all templates. Zero: Derive sets it.
+	Max int `toml:"max"`
+}
+
+// Limits are those of templates that name none.
+type Limits struct {
+	CPUs   int   `toml:"cpus"`
+	Memory Size  `toml:"memory"`
+	Swap   Size  `toml:"swap"`
+	PIDs   int64 `toml:"pids"`
+	Disk   Size  `toml:"disk"`
+}
+
+// Network is what sandboxes can reach.
+type Network struct {
+	// Mode is nat (outwards through the host) or none (loopback only).
+	Mode string `toml:"mode"`
+	// DNS are the servers asked for names, address or address:port; empty means
+	// the host's own.
+	DNS []string `toml:"dns"`
+}
+
+// Default returns the configuration of a server that was told nothing.
+func Default() Config {
+	return Config{
+		Addr:       "127.0.0.1:7280",
+		DataDir:    "/var/lib/sandlot",
+		Driver:     "namespace",
+		MaxTimeout: 30 * Day,
+		LogLevel:   "info",
+		LogFormat:  "text",
+		Limits:     Limits{CPUs: 2, Memory: 1 * GiB, PIDs: 1024, Disk: 10 * GiB},
+		Network:    Network{Mode: "nat"},
+	}
+}
+
+const (
+	// memoryPerSandbox is set aside for each sandbox when the ceiling is
+	// derived: four times what an idle one may cost, since busy ones use more.
+	memoryPerSandbox = 16 * MiB
+	// poolShare is the part of the ceiling that may wait in the pool.
+	poolShare, poolMost = 16, 32
+)
+
+// Derive replaces the zeros that mean "decide for me" by values for a host
+// with memory bytes of RAM. Doing it again changes nothing.
+func (c *Config) Derive(memory int64) {
+	if c.MaxSandboxes == 0 {
+		c.MaxSandboxes = max(8, int(memory/int64(memoryPerSandbox)))
+	}
+	if c.Pool.Max == 0 {
+		c.Pool.Max = min(poolMost, max(1, c.MaxSandboxes/poolShare))
+	}
+}
+
+// Validate returns every mistake in c, joined, as one error of kind Invalid.
+// Each names its key.
+func (c *Config) Validate() error {
+	problems := []error{
+		keyed("addr", checkAddr(c.Addr)),
+		keyed("data_dir", checkDataDir(c.DataDir)),
+		keyed("domain", checkDomain(c.Domain)),
+		keyed("driver", oneOf(c.Driver, "namespace")),
+		keyed("max_sandboxes", notNegative(c.MaxSandboxes)),
+		keyed("max_timeout", atLeast(c.MaxTimeout, Duration(time.Second))),
+		keyed("log_level", oneOf(c.LogLevel, "debug", "info", "warn", "error")),
+		keyed("log_format", oneOf(c.LogFormat, "text", "json")),
+		keyed("pool.max", notNegative(c.Pool.Max)),
+		keyed("limits.cpus", atLeast(c.Limits.CPUs, 1)),
+		keyed("limits.memory", atLeast(c.Limits.Memory, 16*MiB)),
+		keyed("limits.pids", atLeast(c.Limits.PIDs, 16)),
+		keyed("limits.disk", atLeast(c.Limits.Disk, 16*MiB)),
+		keyed("network.mode", oneOf(c.Network.Mode, "nat", "none")),
+	}
+	for _, server := range c.Network.DNS {
+		problems = append(problems, keyed("network.dns", checkDNS(server)))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return errs.New(errs.Invalid, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return nil
+}
+
+func keyed(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", key, err)
+}
+
+func checkAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", addr)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q has no usable port", addr)
+	}
+	return nil
+}
+
+func checkDataDir(dir string) error {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+		return fmt.Errorf("%q is not an absolute path of a directory to keep data in", dir)
+	}
+	return nil
+}
+
+func checkDomain(domain string) error {
+	if strings.ContainsAny(domain, "/ ") || strings.HasPrefix(domain, ".") {
+		return fmt.Errorf("%q is not a domain; write it like sandlot.example.org", domain)
+	}
+	return nil
+}
+
+func checkDNS(server string) error {
+	if _, err := netip.ParseAddr(server); err == nil {
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(server); err == nil {
+		return nil
+	}
+	return fmt.Errorf("%q is not an IP address", server)
+}
+
+func oneOf(value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("%q is not one of %s", value, strings.Join(allowed, ", "))
+}
+
+func notNegative(n int) error { return atLeast(n, 0) }
+
+func atLeast[T int | int64 | Size | Duration](value, least T) error {
+	if value < least {
+		return fmt.Errorf("%v is less than %v", value, least)
+	}
+	return nil
+}

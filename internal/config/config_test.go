@@ -1,0 +1,153 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+)
+
+func env(pairs map[string]string) func(string) string {
+	return func(name string) string { return pairs[name] }
+}
+
+func writeFile(t *testing.T, dir, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, FileName)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDefaultIsValidAndAgreesWithTheVocabulary(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Errorf("Default().Validate() = %v", err)
+	}
+	want := sandbox.DefaultLimits()
+	got := sandbox.Limits{
+		CPUs: c.Limits.CPUs, CPUShares: want.CPUShares, PIDs: c.Limits.PIDs,
+		MemoryBytes: c.Limits.Memory.Bytes(), SwapBytes: c.Limits.Swap.Bytes(), DiskBytes: c.Limits.Disk.Bytes(),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("limits differ from sandbox.DefaultLimits (-sandbox +config):\n%s", diff)
+	}
+}
+
+func TestLaterSourcesWin(t *testing.T) {
+	dir := t.TempDir()
+	path := writeFile(t, dir, `
+addr = "127.0.0.1:1"
+log_level = "warn"
+driver = "namespace"
+[pool]
+max = 3
+[limits]
+memory = "256M"
+disk = 1073741824
+[network]
+dns = ["10.0.0.1"]
+`)
+	l, err := Load(Sources{
+		Env:   env(map[string]string{"SANDLOT_DATA_DIR": dir, "SANDLOT_ADDR": "127.0.0.1:2", "SANDLOT_POOL_MAX": "4", "SANDLOT_MAX_TIMEOUT": "1d"}),
+		Flags: map[string]string{"addr": "127.0.0.1:3"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	origins := map[string]string{}
+	for _, s := range l.Settings() {
+		origins[s.Key] = s.Origin
+	}
+	want := map[string]string{
+		"addr": "--addr", "data_dir": "SANDLOT_DATA_DIR", "pool.max": "SANDLOT_POOL_MAX", "log_level": path,
+		"limits.memory": path, "limits.disk": path, "network.dns": path, "limits.cpus": "default", "max_timeout": "SANDLOT_MAX_TIMEOUT",
+	}
+	for key, origin := range want {
+		if origins[key] != origin {
+			t.Errorf("origin of %s = %q, want %q", key, origins[key], origin)
+		}
+	}
+	wanted := Default()
+	wanted.Addr, wanted.DataDir, wanted.LogLevel, wanted.MaxTimeout = "127.0.0.1:3", dir, "warn", Day
+	wanted.Pool.Max, wanted.Limits.Memory, wanted.Limits.Disk = 4, 256*MiB, GiB
+	wanted.Network.DNS = []string{"10.0.0.1"}
+	if diff := cmp.Diff(wanted, l.Config); diff != "" {
+		t.Errorf("Load (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		env, flags map[string]string
+		want       []string
+	}{
+		{name: "unknown key", file: "adr = 'x'", want: []string{`unknown key "adr"`, FileName}},
+		{name: "unknown nested key", file: "[pool]\nmin = 1", want: []string{`unknown key "pool.min"`}},
+		{name: "wrong type", file: "max_sandboxes = 'many'", want: []string{FileName, "max_sandboxes"}},
+		{name: "bad size", file: "[limits]\nmemory = '1X'", want: []string{FileName, "is not a size"}},
+		{name: "not TOML", file: "= =", want: []string{FileName}},
+		{name: "data directory in its own file", file: "data_dir = '/elsewhere'", want: []string{"data_dir cannot be set"}},
+		{name: "bad environment", env: map[string]string{"SANDLOT_POOL_OFF": "maybe"}, want: []string{"SANDLOT_POOL_OFF", "maybe"}},
+		{name: "bad flag", flags: map[string]string{"max_sandboxes": "-x"}, want: []string{"--max-sandboxes"}},
+		{name: "bad address", flags: map[string]string{"addr": "nowhere"}, want: []string{"addr:", "host:port"}},
+		{name: "several", flags: map[string]string{"log_level": "loud", "limits.cpus": "0"}, want: []string{"log_level", "limits.cpus"}},
+		{name: "bad DNS", env: map[string]string{"SANDLOT_NETWORK_DNS": "1.1.1.1,dns.example"}, want: []string{"network.dns", "dns.example"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFile(t, dir, tt.file)
+			if tt.flags == nil {
+				tt.flags = map[string]string{}
+			}
+			tt.flags["data_dir"] = dir
+			_, err := Load(Sources{Env: env(tt.env), Flags: tt.flags})
+			if !errs.Is(err, errs.Invalid) {
+				t.Fatalf("Load = %v, want an error of kind invalid", err)
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("error %q does not name %q", err, part)
+				}
+			}
+		})
+	}
+}
+
+func TestNamedFileMustExist(t *testing.T) {
+	if _, err := Load(Sources{File: filepath.Join(t.TempDir(), "none.toml")}); !errs.Is(err, errs.Invalid) {
+		t.Errorf("Load = %v, want an error of kind invalid", err)
+	}
+	path := writeFile(t, t.TempDir(), "data_dir = '/elsewhere'")
+	l, err := Load(Sources{File: path})
+	if err != nil || l.DataDir != "/elsewhere" {
+		t.Errorf("Load = %q, %v; want /elsewhere", l.DataDir, err)
+	}
+}
+
+func TestDerive(t *testing.T) {
+	for _, tt := range []struct {
+		memory    Size
+		sandboxes int
+		pool      int
+	}{{64 * MiB, 8, 1}, {2 * GiB, 128, 8}, {24 * GiB, 1536, 32}} {
+		l := Loaded{Config: Default(), origins: map[string]string{}}
+		for range 2 {
+			l.Derive(tt.memory.Bytes())
+			if l.MaxSandboxes != tt.sandboxes || l.Pool.Max != tt.pool {
+				t.Errorf("Derive(%s) = %d sandboxes, pool of %d; want %d, %d", tt.memory, l.MaxSandboxes, l.Pool.Max, tt.sandboxes, tt.pool)
+			}
+		}
+		if i := slices.IndexFunc(l.Settings(), func(s Setting) bool { return s.Key == "pool.max" }); l.Settings()[i].Origin != "derived from max_sandboxes" {
+			t.Errorf("origin = %q", l.Settings()[i].Origin)
+		}
+	}
+}
