@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
@@ -143,4 +144,22 @@ type Feature struct {
 	Fix    string `json:"fix,omitempty"`
 	// Required features make the driver unusable when missing.
 	Required bool `json:"required,omitempty"`
+}
+
+// UIDRange is how many host ids a sandbox has.
+const UIDRange = 65536
+
+// Validate reports what is wrong with s as an errs.Invalid error.
+func (s Spec) Validate() error {
+	switch {
+	case !s.ID.Valid():
+		return errs.New(errs.Invalid, "sandbox id %q is malformed", string(s.ID))
+	case len(s.Layers) == 0:
+		return errs.New(errs.Invalid, "sandbox %s has no root file system layer", s.ID)
+	case s.Upper == "" || s.Work == "":
+		return errs.New(errs.Invalid, "sandbox %s has no directory for its own files", s.ID)
+	case s.UIDBase == 0 || s.UIDBase%UIDRange != 0:
+		return errs.New(errs.Invalid, "uid base %d is no positive multiple of %d", s.UIDBase, UIDRange)
+	}
+	return s.Limits.Validate()
 }

@@ -6,6 +6,8 @@ package sandbox
 import (
 	"crypto/rand"
 	"regexp"
+
+	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
 // ID names a sandbox: 'i' and 19 lower-case letters or digits (98 bits of
@@ -111,4 +113,29 @@ func (l Limits) OrDefault() Limits {
 		l.DiskBytes = d.DiskBytes
 	}
 	return l
+}
+
+// The smallest limits a sandbox can start and answer with.
+const (
+	MinMemoryBytes = 16 << 20
+	MinPIDs        = 16
+)
+
+// Validate reports a limit that is out of range as an errs.Invalid error.
+func (l Limits) Validate() error {
+	switch {
+	case l.CPUs < 1 || l.CPUs > 1024:
+		return errs.New(errs.Invalid, "cpus is %d; give a number from 1 to 1024", l.CPUs)
+	case l.CPUShares < 2 || l.CPUShares > 262144:
+		return errs.New(errs.Invalid, "cpu_shares is %d; give a number from 2 to 262144", l.CPUShares)
+	case l.MemoryBytes < MinMemoryBytes:
+		return errs.New(errs.Invalid, "memory is %d bytes; give at least %d (16M)", l.MemoryBytes, MinMemoryBytes)
+	case l.SwapBytes < 0:
+		return errs.New(errs.Invalid, "swap is %d bytes; give 0 or more", l.SwapBytes)
+	case l.PIDs < MinPIDs:
+		return errs.New(errs.Invalid, "pids is %d; give at least %d", l.PIDs, MinPIDs)
+	case l.DiskBytes < 1<<20:
+		return errs.New(errs.Invalid, "disk is %d bytes; give at least 1M", l.DiskBytes)
+	}
+	return nil
 }

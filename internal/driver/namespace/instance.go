@@ -1,0 +1,265 @@
+package namespace
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlot-dev/sandlot/internal/driver"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+)
+
+// instance is one sandbox of this driver.
+type instance struct {
+	driver *Driver
+	spec   driver.Spec
+
+	mu      sync.Mutex
+	state   driver.State
+	cgroup  cgroups.Manager
+	attach  chan error // result of joining the cgroup (v1), nil once read
+	process *os.Process
+	config  *os.File // write end: the first process waits for its end of file
+	ready   *os.File // read end: ends when the agent is executed
+	socket  *os.File // O_PATH of the agent's socket
+
+	exitOnce sync.Once
+	exited   chan struct{}
+	exit     driver.Exit
+}
+
+var (
+	_ driver.Instance = (*instance)(nil)
+	_ driver.Pauser   = (*instance)(nil)
+)
+
+// create makes cgroup, mounts, namespaces and the waiting first process.
+func (i *instance) create(ctx context.Context) error {
+	var err error
+	if i.cgroup, err = i.driver.cgroups.create(i.spec.ID, i.spec.Limits); err != nil {
+		return err
+	}
+	childConfig, config, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	i.config = config
+	defer childConfig.Close()
+	ready, childReady, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	i.ready = ready
+	defer childReady.Close()
+	return i.launch(ctx, childConfig, childReady)
+}
+
+func (i *instance) launch(ctx context.Context, config, ready *os.File) error {
+	job := launchJob{spec: i.spec, cgroupFD: -1, config: config, ready: ready}
+	if i.driver.cgroups.unified {
+		dir, err := os.Open(i.cgroup.Path(""))
+		if err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		defer dir.Close()
+		job.cgroupFD = int(dir.Fd())
+	}
+	process, err := i.driver.submit(ctx, job)
+	i.process = process // set even with an error: Destroy must find it
+	if err != nil {
+		return err
+	}
+	i.state.PID = process.Pid
+	if i.state.StartTime, err = startTime(process.Pid); err != nil {
+		return err
+	}
+	i.watch()
+	i.joinCgroup()
+	return nil
+}
+
+// joinCgroup attaches the waiting process on cgroup v1, where that takes the
+// kernel milliseconds: it runs beside the rest of the launch. Start waits for
+// it before anything of the sandbox runs.
+func (i *instance) joinCgroup() {
+	if i.driver.cgroups.unified {
+		return
+	}
+	i.attach = make(chan error, 1)
+	go func() { i.attach <- i.cgroup.Apply(i.state.PID) }()
+}
+
+// watch owns the wait for the first process's end.
+func (i *instance) watch() {
+	i.exited = make(chan struct{})
+	go func() {
+		code := -1
+		if st, err := i.process.Wait(); err == nil {
+			code = st.ExitCode()
+		}
+		i.setExit(code)
+	}()
+}
+
+func (i *instance) setExit(code int) {
+	i.exitOnce.Do(func() {
+		i.exit = driver.Exit{Code: code, At: time.Now()}
+		close(i.exited)
+	})
+}
+
+// Start lets the first process go on and returns when the agent listens.
+func (i *instance) Start(ctx context.Context) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.config == nil || i.ready == nil {
+		return errors.New("sandbox was started already")
+	}
+	if err := i.joined(); err != nil {
+		return fmt.Errorf("join cgroup: %w", err)
+	}
+	data, err := json.Marshal(i.driver.agentConfig(i.spec))
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(i.config, bytes.NewReader(data)); err != nil {
+		return fmt.Errorf("send config: %w", err)
+	}
+	i.config.Close()
+	i.config = nil
+	if err := i.awaitAgent(ctx); err != nil {
+		return err
+	}
+	return i.openSocket()
+}
+
+func (i *instance) joined() error {
+	if i.attach == nil {
+		return nil
+	}
+	err := <-i.attach
+	i.attach = nil
+	return err
+}
+
+// awaitAgent reads the first process's last words before it executes the agent:
+// none, if all went well.
+func (i *instance) awaitAgent(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = i.ready.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	words, err := io.ReadAll(io.LimitReader(i.ready, 4096))
+	i.ready.Close()
+	i.ready = nil
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return fmt.Errorf("await agent: %w", err)
+	case len(words) > 0:
+		return fmt.Errorf("set up sandbox: %s", words)
+	}
+	return nil
+}
+
+// Wait blocks until the first process has ended.
+func (i *instance) Wait(ctx context.Context) (driver.Exit, error) {
+	select {
+	case <-i.exited:
+		return i.exit, nil
+	case <-ctx.Done():
+		return driver.Exit{}, context.Cause(ctx)
+	}
+}
+
+// Signal sends sig to the first process.
+func (i *instance) Signal(_ context.Context, sig sandbox.Signal) error {
+	err := i.process.Signal(unix.Signal(sig))
+	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, unix.ESRCH) {
+		return driver.ErrGone
+	}
+	return err
+}
+
+// Stats reads the sandbox's cgroup.
+func (i *instance) Stats(context.Context) (driver.Stats, error) { return stats(i.cgroup) }
+
+// State returns what Recover needs.
+func (i *instance) State() driver.State { return i.state }
+
+// Freeze stops every process of the sandbox where it is.
+func (i *instance) Freeze(context.Context) error { return i.cgroup.Freeze(cgroups.Frozen) }
+
+// Thaw lets them go on.
+func (i *instance) Thaw(context.Context) error { return i.cgroup.Freeze(cgroups.Thawed) }
+
+// Dial connects to the agent.
+func (i *instance) Dial(ctx context.Context) (net.Conn, error) {
+	i.mu.Lock()
+	socket := i.socket
+	i.mu.Unlock()
+	if socket == nil {
+		return nil, driver.ErrGone
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", socket.Fd()))
+}
+
+// Destroy ends every process and removes what the driver made. Ending PID 1
+// ends its whole PID namespace; mounts and network go with the namespaces.
+func (i *instance) Destroy(ctx context.Context) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.closeFiles()
+	err := i.kill(ctx)
+	if i.attach != nil {
+		<-i.attach // the process is dead or attached; either way the writer is done
+		i.attach = nil
+	}
+	if i.cgroup != nil && err == nil {
+		err = destroy(i.cgroup)
+	}
+	return err
+}
+
+func (i *instance) kill(ctx context.Context) error {
+	if i.process == nil {
+		return nil
+	}
+	if i.exited == nil { // launched, but creation failed before watch
+		i.watch()
+	}
+	if err := i.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill first process: %w", err)
+	}
+	// A frozen process dies when it thaws (cgroup v1).
+	if st, err := i.cgroup.GetFreezerState(); err == nil && st == cgroups.Frozen {
+		_ = i.cgroup.Freeze(cgroups.Thawed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	select {
+	case <-i.exited:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("first process %d did not die: %w", i.state.PID, context.Cause(ctx))
+	}
+}
+
+func (i *instance) closeFiles() {
+	for _, f := range []**os.File{&i.config, &i.ready, &i.socket} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+}

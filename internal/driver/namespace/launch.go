@@ -1,0 +1,162 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlot-dev/sandlot/internal/agent/boot"
+	"github.com/sandlot-dev/sandlot/internal/driver"
+)
+
+// launchJob is one sandbox to be mounted and cloned on a launching thread.
+type launchJob struct {
+	spec     driver.Spec
+	cgroupFD int // -1 on cgroup v1
+	config   *os.File
+	ready    *os.File
+	done     chan<- launched
+}
+
+type launched struct {
+	process *os.Process
+	err     error
+}
+
+// startLaunchers starts the threads that launch sandboxes. Each makes mounts in
+// a mount namespace of its own, which lives from one launch to the end of it:
+// a crash leaves no mount behind, and no other part of the server sees any.
+func (d *Driver) startLaunchers() error {
+	errs := make(chan error, d.opts.Launchers)
+	for range d.opts.Launchers {
+		d.wg.Go(func() { d.launcher(errs) })
+	}
+	var all error
+	for range d.opts.Launchers {
+		all = errors.Join(all, <-errs)
+	}
+	return all
+}
+
+// launcher owns its thread for good: its namespace, file system ids and
+// secure bits differ from the rest of the process while it works.
+func (d *Driver) launcher(ready chan<- error) {
+	runtime.LockOSThread()
+	home, err := prepareThread()
+	ready <- err
+	if err != nil {
+		return
+	}
+	defer home.Close()
+	for job := range d.jobs {
+		p, err := d.launch(job)
+		// Back to the server's namespace at once: the thread's copy would keep
+		// the sandbox's file systems busy.
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNS); back != nil {
+			err = errors.Join(err, fmt.Errorf("return to the server's mount namespace: %w", back))
+		}
+		job.done <- launched{p, err}
+	}
+}
+
+// prepareThread gives the thread its own working directory and root, keeps its
+// capabilities across changes of its file system uid, and returns its mount
+// namespace.
+func prepareThread() (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return nil, fmt.Errorf("unshare thread: %w", err)
+	}
+	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP, capabilities(7)
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("set secure bits (needs CAP_SETPCAP): %w", err)
+	}
+	return os.Open("/proc/thread-self/ns/mnt")
+}
+
+// launch mounts the root and clones the first process, which waits for its
+// configuration.
+func (d *Driver) launch(job launchJob) (*os.Process, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return nil, fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := d.mountRoot(job.spec); err != nil {
+		return nil, err
+	}
+	// The new process cannot walk the directories above its root: they belong
+	// to ids outside its user namespace. It starts in the root instead.
+	if err := unix.Chdir(d.rootPoint()); err != nil {
+		return nil, err
+	}
+	agent := "./" + d.opts.AgentPath
+	p, err := os.StartProcess(agent, []string{agent, boot.Arg}, &os.ProcAttr{
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Files: []*os.File{nil, nil, nil, job.config, job.ready},
+		Sys:   sysProcAttr(job),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("clone first process: %w", err)
+	}
+	return p, nil
+}
+
+func sysProcAttr(job launchJob) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET |
+			syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWCGROUP,
+		UidMappings:                idMap(job.spec.UIDBase),
+		GidMappings:                idMap(job.spec.UIDBase),
+		GidMappingsEnableSetgroups: true,
+		// A session of its own: a Ctrl-C at the server's terminal ends the
+		// server, never a sandbox.
+		Setsid:     true,
+		Credential: &syscall.Credential{},
+	}
+	if job.cgroupFD >= 0 {
+		attr.UseCgroupFD = true
+		attr.CgroupFD = job.cgroupFD
+	}
+	return attr
+}
+
+func idMap(base uint32) []syscall.SysProcIDMap {
+	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(base), Size: driver.UIDRange}}
+}
+
+// submit hands a job to a launching thread and waits for the result. A job that
+// was taken is always waited for, or its process would be lost.
+func (d *Driver) submit(ctx context.Context, job launchJob) (*os.Process, error) {
+	done := make(chan launched, 1)
+	job.done = done
+	select {
+	case d.jobs <- job:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	l := <-done
+	return l.process, l.err
+}
+
+// agentConfig is what the first process needs to become the sandbox.
+func (d *Driver) agentConfig(spec driver.Spec) boot.Config {
+	return boot.Config{
+		Hostname:     spec.Hostname,
+		Agent:        filepath.Join("/", d.opts.AgentPath),
+		Capabilities: capabilities,
+		Seccomp:      d.seccomp,
+		ShmBytes:     max(spec.Limits.MemoryBytes/2, 64<<20),
+		Env:          agentEnv,
+	}
+}
+
+// agentEnv bounds the agent's own appetite. containermaxprocs would keep the
+// cgroup's cpu files open, which a checkpoint cannot hold.
+var agentEnv = []string{
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"GOMAXPROCS=2", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0",
+}

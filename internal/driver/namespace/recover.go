@@ -1,0 +1,141 @@
+package namespace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlot-dev/sandlot/internal/agent/boot"
+	"github.com/sandlot-dev/sandlot/internal/driver"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+)
+
+// Recover adopts a sandbox that an earlier server process made.
+func (d *Driver) Recover(_ context.Context, state driver.State) (driver.Instance, error) {
+	process, err := os.FindProcess(state.PID) // holds a pidfd: the number cannot be reused unseen from here on
+	if err != nil {
+		return nil, driver.ErrGone
+	}
+	if t, err := startTime(state.PID); err != nil || t != state.StartTime {
+		return nil, driver.ErrGone
+	}
+	cg, err := d.cgroups.open(state.ID, sandbox.DefaultLimits())
+	if err != nil {
+		return nil, err
+	}
+	i := &instance{driver: d, state: state, cgroup: cg, process: process, spec: driver.Spec{ID: state.ID, UIDBase: state.UIDBase}}
+	i.watchAdopted()
+	if err := i.openSocket(); err != nil {
+		return nil, fmt.Errorf("reach agent of %s: %w", state.ID, err)
+	}
+	return i, nil
+}
+
+// watchAdopted waits for a process that is not a child: its status is lost, but
+// its pidfd becomes readable when it ends (pidfd_open(2)).
+func (i *instance) watchAdopted() {
+	i.exited = make(chan struct{})
+	fd, err := unix.PidfdOpen(i.state.PID, 0)
+	if err != nil {
+		i.setExit(-1)
+		return
+	}
+	go func() {
+		defer unix.Close(fd)
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		i.setExit(-1)
+	}()
+}
+
+// openSocket finds the agent's socket once and keeps it. The path is resolved
+// inside the sandbox's root without following any link, so nothing the sandbox
+// plants can lead to a socket of the host's.
+func (i *instance) openSocket() error {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", i.state.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open sandbox root: %w", err)
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, strings.TrimPrefix(boot.SocketPath, "/"), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err != nil {
+		return fmt.Errorf("open agent socket: %w", err)
+	}
+	i.socket = os.NewFile(uintptr(fd), "agent.sock")
+	return nil
+}
+
+// startTime returns when a process began, in clock ticks since boot: field 22 of
+// proc_pid_stat(5), counted behind the command's closing parenthesis.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	end := bytes.LastIndexByte(data, ')')
+	fields := strings.Fields(string(data[end+1:]))
+	const startTimeField = 22 - 3 // the state, field 3, is the first behind the command
+	if end < 0 || len(fields) <= startTimeField {
+		return 0, fmt.Errorf("malformed /proc/%d/stat", pid)
+	}
+	return strconv.ParseUint(fields[startTimeField], 10, 64)
+}
+
+// Sweep ends and removes every sandbox of this driver's cgroup tree that is not
+// in keep.
+func (d *Driver) Sweep(ctx context.Context, keep []driver.State) ([]string, error) {
+	kept := map[sandbox.ID]bool{}
+	for _, s := range keep {
+		kept[s.ID] = true
+	}
+	ids, err := d.cgroups.list()
+	if err != nil {
+		return nil, fmt.Errorf("list cgroups: %w", err)
+	}
+	var swept []string
+	var all error
+	for _, id := range ids {
+		if kept[id] {
+			continue
+		}
+		if err := d.sweepOne(ctx, id); err != nil {
+			all = errors.Join(all, fmt.Errorf("sweep %s: %w", id, err))
+			continue
+		}
+		swept = append(swept, "cgroup and processes of "+string(id))
+	}
+	if len(kept) == 0 {
+		d.cgroups.removeParent()
+	}
+	return swept, all
+}
+
+// sweepOne ends whatever runs in an orphaned cgroup, and removes it.
+func (d *Driver) sweepOne(_ context.Context, id sandbox.ID) error {
+	m, err := d.cgroups.open(id, sandbox.DefaultLimits())
+	if err != nil {
+		return err
+	}
+	_ = m.Freeze("THAWED")
+	pids, err := m.GetAllPids()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, pid := range pids {
+		_ = unix.Kill(pid, unix.SIGKILL) // gone already: fine
+	}
+	return destroy(m)
+}
