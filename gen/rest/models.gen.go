@@ -196,9 +196,9 @@ type ListedSandbox struct {
 	MemoryMB    int       `json:"memoryMB"`
 
 	// Metadata Names and values, all strings.
-	Metadata  *StringMap `json:"metadata,omitempty"`
-	SandboxID string     `json:"sandboxID"`
-	StartedAt time.Time  `json:"startedAt"`
+	Metadata  StringMap `json:"metadata,omitempty"`
+	SandboxID string    `json:"sandboxID"`
+	StartedAt time.Time `json:"startedAt"`
 
 	// State Where a sandbox is in its life.
 	State        SandboxState  `json:"state"`
@@ -237,7 +237,7 @@ type NetworkConfig struct {
 type NetworkRule struct {
 	Transform *struct {
 		// Headers Names and values, all strings.
-		Headers *StringMap `json:"headers,omitempty"`
+		Headers StringMap `json:"headers,omitempty"`
 	} `json:"transform,omitempty"`
 }
 
@@ -261,16 +261,16 @@ type NewSandbox struct {
 	AutoResume *AutoResume `json:"autoResume,omitempty"`
 
 	// EnvVars Names and values, all strings.
-	EnvVars *StringMap `json:"envVars,omitempty"`
+	EnvVars StringMap `json:"envVars,omitempty"`
 
 	// Iam Workload identity.
 	Iam *IAM `json:"iam,omitempty"`
 
 	// Mcp Configuration of an MCP gateway, free in form.
-	Mcp *MCP `json:"mcp,omitempty"`
+	Mcp MCP `json:"mcp,omitempty"`
 
 	// Metadata Names and values, all strings.
-	Metadata *StringMap `json:"metadata,omitempty"`
+	Metadata StringMap `json:"metadata,omitempty"`
 
 	// Network What the sandbox may reach and how it is reached.
 	Network *NetworkConfig `json:"network,omitempty"`
@@ -303,16 +303,16 @@ type NewSandboxV2 struct {
 	AutoResume *AutoResume `json:"autoResume,omitempty"`
 
 	// EnvVars Names and values, all strings.
-	EnvVars *StringMap `json:"envVars,omitempty"`
+	EnvVars StringMap `json:"envVars,omitempty"`
 
 	// Iam Workload identity.
 	Iam *IAM `json:"iam,omitempty"`
 
 	// Mcp Configuration of an MCP gateway, free in form.
-	Mcp *MCP `json:"mcp,omitempty"`
+	Mcp MCP `json:"mcp,omitempty"`
 
 	// Metadata Names and values, all strings.
-	Metadata *StringMap `json:"metadata,omitempty"`
+	Metadata StringMap `json:"metadata,omitempty"`
 
 	// Network What the sandbox may reach and how it is reached.
 	Network *NetworkConfig `json:"network,omitempty"`
@@ -375,7 +375,7 @@ type SandboxDetail struct {
 	MemoryMB  int        `json:"memoryMB"`
 
 	// Metadata Names and values, all strings.
-	Metadata *StringMap `json:"metadata,omitempty"`
+	Metadata StringMap `json:"metadata,omitempty"`
 
 	// Network What the sandbox may reach and how it is reached.
 	Network   *NetworkConfig `json:"network,omitempty"`
