@@ -72,6 +72,9 @@ func run() error {
 		name string
 		do   func(Config) error
 	}{
+		// Only now: the driver may have moved this process into its cgroup after
+		// the clone, and the namespace's root is where it stands here.
+		{"unshare cgroup namespace", func(Config) error { return unix.Unshare(unix.CLONE_NEWCGROUP) }},
 		{"enter root", enterRoot},
 		{"set hostname", func(c Config) error { return unix.Sethostname([]byte(c.Hostname)) }},
 		{"bring loopback up", func(Config) error { return loopbackUp() }},

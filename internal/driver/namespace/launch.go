@@ -85,12 +85,16 @@ func (d *Driver) launch(job launchJob) (*os.Process, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("unshare mount namespace: %w", err)
 	}
+	// Mount options are visible inside: relative ones show nothing of the host.
+	if err := unix.Chdir(d.opts.RunDir); err != nil {
+		return nil, err
+	}
 	if err := d.mountRoot(job.spec); err != nil {
 		return nil, err
 	}
 	// The new process cannot walk the directories above its root: they belong
 	// to ids outside its user namespace. It starts in the root instead.
-	if err := unix.Chdir(d.rootPoint()); err != nil {
+	if err := unix.Chdir(rootPoint); err != nil {
 		return nil, err
 	}
 	agent := "./" + d.opts.AgentPath
@@ -108,7 +112,7 @@ func (d *Driver) launch(job launchJob) (*os.Process, error) {
 func sysProcAttr(job launchJob) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET |
-			syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWCGROUP,
+			syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC, // the cgroup namespace follows in boot
 		UidMappings:                idMap(job.spec.UIDBase),
 		GidMappings:                idMap(job.spec.UIDBase),
 		GidMappingsEnableSetgroups: true,

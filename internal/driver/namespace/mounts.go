@@ -22,7 +22,7 @@ func (d *Driver) mountRoot(spec driver.Spec) error {
 	layers := append([]string{d.opts.AgentLayer}, spec.Layers...)
 	lower := make([]string, len(layers))
 	for i, dir := range layers {
-		lower[i] = d.layerPoint(i)
+		lower[i] = layerPoint(i)
 		if err := os.MkdirAll(lower[i], 0o711); err != nil {
 			return err
 		}
@@ -30,22 +30,22 @@ func (d *Driver) mountRoot(spec driver.Spec) error {
 			return fmt.Errorf("map layer %s: %w", dir, err)
 		}
 	}
-	if err := d.mountUpper(spec, ns); err != nil {
+	if err := mountUpper(spec, ns); err != nil {
 		return err
 	}
-	if err := d.mountOverlay(spec, lower); err != nil {
+	if err := mountOverlay(spec, lower); err != nil {
 		return err
 	}
-	return mountDev(filepath.Join(d.rootPoint(), "dev"), spec.UIDBase)
+	return mountDev(filepath.Join(rootPoint, "dev"), spec.UIDBase)
 }
 
 // mountUpper maps the directory that holds both upper and work, which an
 // overlay wants on one mount.
-func (d *Driver) mountUpper(spec driver.Spec, ns *os.File) error {
+func mountUpper(spec driver.Spec, ns *os.File) error {
 	if filepath.Dir(spec.Upper) != filepath.Dir(spec.Work) {
 		return fmt.Errorf("upper %s and work %s lie in different directories", spec.Upper, spec.Work)
 	}
-	if err := mapMount(filepath.Dir(spec.Upper), d.upperPoint(), ns, 0); err != nil {
+	if err := mapMount(filepath.Dir(spec.Upper), upperPoint, ns, 0); err != nil {
 		return fmt.Errorf("map upper: %w", err)
 	}
 	return nil
@@ -76,19 +76,19 @@ func mapMount(source, target string, userns *os.File, attrs uint64) error {
 // mountOverlay mounts the root. Overlay makes files in the work directory with
 // the mounter's file system ids, and an id without a mapping turns the mount
 // silently read-only: so it is mounted as the range's own root.
-func (d *Driver) mountOverlay(spec driver.Spec, lower []string) error {
+func mountOverlay(spec driver.Spec, lower []string) error {
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,xino=on", strings.Join(lower, ":"),
-		filepath.Join(d.upperPoint(), filepath.Base(spec.Upper)), filepath.Join(d.upperPoint(), filepath.Base(spec.Work)))
+		filepath.Join(upperPoint, filepath.Base(spec.Upper)), filepath.Join(upperPoint, filepath.Base(spec.Work)))
 	_ = unix.Setfsgid(int(spec.UIDBase))
 	_ = unix.Setfsuid(int(spec.UIDBase))
-	err := unix.Mount("sandlot", d.rootPoint(), "overlay", 0, options)
+	err := unix.Mount("sandlot", rootPoint, "overlay", 0, options)
 	_ = unix.Setfsuid(0)
 	_ = unix.Setfsgid(0)
 	if err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(d.rootPoint(), &st); err != nil {
+	if err := unix.Statfs(rootPoint, &st); err != nil {
 		return err
 	}
 	if st.Flags&unix.ST_RDONLY != 0 {

@@ -93,19 +93,21 @@ func (d *Driver) Close() error {
 // makeMountPoints makes the directories that every launching thread, in its own
 // mount namespace, mounts a sandbox's layers and root on.
 func (d *Driver) makeMountPoints() error {
-	for _, dir := range []string{d.layerPoint(0), d.upperPoint(), d.rootPoint()} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+	for _, dir := range []string{upperPoint, rootPoint} {
+		if err := os.MkdirAll(filepath.Join(d.opts.RunDir, dir), 0o711); err != nil {
 			return fmt.Errorf("make mount point: %w", err)
 		}
 	}
 	return nil
 }
 
-func (d *Driver) layerPoint(i int) string {
-	return filepath.Join(d.opts.RunDir, fmt.Sprintf("layer%d", i))
-}
-func (d *Driver) upperPoint() string { return filepath.Join(d.opts.RunDir, "upper") }
-func (d *Driver) rootPoint() string  { return filepath.Join(d.opts.RunDir, "root") }
+// The mount points, relative to RunDir.
+const (
+	upperPoint = "upper"
+	rootPoint  = "root"
+)
+
+func layerPoint(i int) string { return fmt.Sprintf("layer%d", i) }
 
 // Create makes a sandbox's first process, waiting in its namespaces.
 func (d *Driver) Create(ctx context.Context, spec driver.Spec) (driver.Instance, error) {

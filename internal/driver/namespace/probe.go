@@ -14,9 +14,9 @@ import (
 // real proof; the caller makes one.
 func (d *Driver) Probe(context.Context) (driver.Caps, error) {
 	caps := driver.Caps{Features: []driver.Feature{
-		feature("user namespaces", "/proc/self/ns/user", "a kernel with CONFIG_USER_NS"),
-		feature("overlay file system", "/sys/module/overlay", "a kernel with overlayfs (modprobe overlay)"),
-		feature("seccomp filters", "/proc/sys/kernel/seccomp/actions_avail", "a kernel with CONFIG_SECCOMP_FILTER"),
+		feature("user namespaces", exists("/proc/self/ns/user"), "a kernel with CONFIG_USER_NS"),
+		feature("overlay file system", hasFilesystem("overlay"), "a kernel with overlayfs (modprobe overlay)"),
+		feature("seccomp filters", exists("/proc/sys/kernel/seccomp/actions_avail"), "a kernel with CONFIG_SECCOMP_FILTER"),
 		d.cgroupFeature(),
 	}}
 	var missing error
@@ -28,18 +28,17 @@ func (d *Driver) Probe(context.Context) (driver.Caps, error) {
 	return caps, missing
 }
 
-func feature(name, path, fix string) driver.Feature {
-	f := driver.Feature{Name: name, Required: true}
-	if name == "overlay file system" {
-		f.OK = hasFilesystem("overlay")
-	} else {
-		_, err := os.Stat(path)
-		f.OK = err == nil
-	}
-	if !f.OK {
+func feature(name string, ok bool, fix string) driver.Feature {
+	f := driver.Feature{Name: name, OK: ok, Required: true}
+	if !ok {
 		f.Cost, f.Fix = "no sandbox can start", fix
 	}
 	return f
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // hasFilesystem reports whether the kernel has a file system type, loading its

@@ -89,7 +89,7 @@ func compileSeccomp() ([]byte, error) {
 	// The library ends with the default action EPERM; the fallback for calls on
 	// no list is to look like a kernel that does not have them.
 	last := &raw[len(raw)-1]
-	if last.K != uint32(seccomp.ActionErrno) {
+	if last.K != errno(unix.EPERM) {
 		return nil, fmt.Errorf("the filter does not end with its default action but with %#x", last.K)
 	}
 	last.K = errno(unix.ENOSYS)
