@@ -1,0 +1,72 @@
+// Package compat_test runs the official E2B SDKs, unmodified, against the real
+// binary. The cases are written in JavaScript (cases/*.test.mjs) and run once
+// with each SDK version that has a directory here; each case becomes a subtest.
+package compat_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sandlot-dev/sandlot/test/harness"
+)
+
+// TestOfficialSDK starts one server and runs all cases with each version.
+// SANDLOT_COMPAT_SDK=v2.51.0 limits it to one version and
+// SANDLOT_COMPAT_CASES=files to the files with that in their name.
+func TestOfficialSDK(t *testing.T) {
+	versions := matching(t, "v*", "SANDLOT_COMPAT_SDK")
+	cases := matching(t, "cases/*.test.mjs", "SANDLOT_COMPAT_CASES")
+	server := harness.Start(t, harness.Options{})
+	for _, version := range versions {
+		t.Run(filepath.Base(version), func(t *testing.T) {
+			node := harness.Node(t, version)
+			args := append([]string{"--test", "--test-reporter=./cases/reporter.mjs"}, cases...)
+			cmd := exec.CommandContext(t.Context(), node, args...)
+			cmd.Env = append(append(os.Environ(), server.Env()...), "SANDLOT_SDK="+filepath.Join(version, "sdk.mjs"))
+			harness.NodeTests(t, cmd)
+		})
+	}
+}
+
+// matching lists the paths of pattern whose names contain the variable's value.
+func matching(t *testing.T, pattern, variable string) []string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, path := range found {
+		if strings.Contains(filepath.Base(path), os.Getenv(variable)) {
+			abs, err := filepath.Abs(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, abs)
+		}
+	}
+	if len(out) == 0 {
+		t.Fatalf("nothing matches %s with %s=%s", pattern, variable, os.Getenv(variable))
+	}
+	return out
+}
+
+// TestLockFilesNameNoRegistry keeps the lock files usable with any registry.
+func TestLockFilesNameNoRegistry(t *testing.T) {
+	for _, lock := range matching(t, "v*/package-lock.json", "SANDLOT_NO_FILTER") {
+		text, err := os.ReadFile(lock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, forbidden := range []string{"://", `"resolved"`} {
+			for line := range strings.Lines(string(text)) {
+				if strings.Contains(line, forbidden) && !strings.Contains(line, `"url"`) {
+					t.Errorf("%s: %s", lock, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+}
