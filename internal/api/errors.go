@@ -1,0 +1,60 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/sandlot-dev/sandlot/gen/rest"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+)
+
+// methodNotAllowed is the one status the table of kinds does not know: only
+// HTTP has methods.
+type methodNotAllowed struct{ method, allow string }
+
+// Error implements error.
+func (e methodNotAllowed) Error() string {
+	return fmt.Sprintf("%s is not possible here; use %s", e.method, e.allow)
+}
+
+// toWire returns what a client is told of err. The code is the HTTP status.
+func toWire(err error) rest.Error {
+	var m methodNotAllowed
+	if errors.As(err, &m) {
+		return rest.Error{Code: http.StatusMethodNotAllowed, Message: m.Error()}
+	}
+	message := errs.PublicMessage(err)
+	var e *errs.Error
+	if errors.As(err, &e) && e.Hint != "" {
+		message += ": " + e.Hint
+	}
+	return rest.Error{Code: errs.KindOf(err).HTTPStatus(), Message: message}
+}
+
+// writeError answers err and logs it when it is the server's fault.
+func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	body := toWire(err)
+	if body.Code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="sandlot"`)
+	}
+	if body.Code >= http.StatusInternalServerError && r.Context().Err() == nil {
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", body.Code, "error", err)
+	}
+	s.writeJSON(w, body.Code, body)
+}
+
+// recoverPanic turns a panic into an error of the server. A handler that wants
+// its connection cut gets that.
+func (s *server) recoverPanic(w http.ResponseWriter, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	s.log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	s.writeJSON(w, http.StatusInternalServerError, toWire(errs.New(errs.Internal, "")))
+}
