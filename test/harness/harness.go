@@ -61,6 +61,7 @@ type Server struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
 	log    *logBuffer
+	owner  Owner // what was ever seen to be the server's
 }
 
 // Start starts a server and waits until it answers. When the test ends, the
@@ -79,7 +80,7 @@ func Start(t testing.TB, o Options) *Server {
 	t.Cleanup(func() {
 		s.Purge()
 		if !o.KeepHost {
-			AssertSame(t, before, s.DataDir)
+			AssertSame(t, before, s.Owner())
 		}
 		if t.Failed() {
 			t.Logf("the server said:\n%s", s.log.tail())
@@ -259,10 +260,17 @@ func (s *Server) Running() bool {
 // Log is the last part of what the server wrote, over all its starts.
 func (s *Server) Log() string { return s.log.tail() }
 
+// Owner says what on the host belongs to this server and its sandboxes.
+func (s *Server) Owner() Owner {
+	s.owner = s.owner.and(OwnerOf(s.DataDir))
+	return s.owner
+}
+
 // Kill9 ends the server without giving it any chance, and waits for the end.
 // Its sandboxes stay.
 func (s *Server) Kill9() {
 	s.t.Helper()
+	s.Owner()
 	if err := s.cmd.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.t.Fatalf("kill the server: %v", err)
 	}
@@ -272,6 +280,7 @@ func (s *Server) Kill9() {
 // Stop ends the server as Ctrl-C does. Its sandboxes stay.
 func (s *Server) Stop() {
 	s.t.Helper()
+	s.Owner()
 	if !s.Running() {
 		return
 	}

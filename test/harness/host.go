@@ -10,50 +10,116 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/slot"
 )
 
-// Host is everything on this machine that a sandbox server makes, by kind:
-// each entry a sentence that names the thing. Servers of other tests may run
-// at the same time, so comparisons name what belongs to one of them.
-type Host map[string]struct{}
+// Thing is one object of the kernel's that a server makes: a mount, a control
+// group, an interface, a loop device, a process, or a claim of slots.
+type Thing struct {
+	// Text says what it is, with every name it has.
+	Text string
+	// Slot is the host-wide number of the sandbox it belongs to, -1 if unknown.
+	Slot slot.Slot
+}
 
-// Snapshot lists mounts, cgroups, interfaces, loop devices and processes.
+// Host is all Things of this machine at one moment.
+type Host map[Thing]struct{}
+
+// Owner says which things belong to one server. Servers of other tests run at
+// the same time, so "the host is as before" can only be asked for one of them.
+type Owner struct {
+	// Names are words of which one is in the text of each of its things.
+	Names []string
+	// Blocks are the blocks of slots it has claimed at any time.
+	Blocks []int
+}
+
+// slotsPerBlock is how many slots a server claims at once; see package slot.
+const slotsPerBlock = 256
+
+// OwnerOf is the owner of what a server with this data directory makes now.
+// Ask while it lives: its claims end with it.
+func OwnerOf(dataDir string) Owner {
+	o := Owner{Names: []string{dataDir}}
+	files, _ := filepath.Glob(filepath.Join(slot.DefaultDir, "[0-9]*"))
+	for _, file := range files {
+		block, err := strconv.Atoi(filepath.Base(file))
+		claimed, readErr := os.ReadFile(file)
+		if err == nil && readErr == nil && string(claimed) == dataDir {
+			o.Blocks = append(o.Blocks, block)
+		}
+	}
+	return o.withGroups()
+}
+
+// withGroups adds the control groups in which the owner's processes are.
+func (o Owner) withGroups() Owner {
+	for thing := range processes {
+		_, group, _ := strings.Cut(thing.Text, " in /")
+		for part := range strings.SplitSeq(group, "/") {
+			if thing.Slot >= 0 && strings.HasPrefix(part, "sandlot-") && o.has(thing) {
+				o.Names = append(o.Names, part)
+			}
+		}
+	}
+	slices.Sort(o.Names)
+	o.Names = slices.Compact(o.Names)
+	return o
+}
+
+// and joins two owners.
+func (o Owner) and(other Owner) Owner {
+	names, blocks := append(o.Names, other.Names...), append(o.Blocks, other.Blocks...)
+	slices.Sort(names)
+	slices.Sort(blocks)
+	return Owner{slices.Compact(names), slices.Compact(blocks)}
+}
+
+func (o Owner) has(t Thing) bool {
+	if t.Slot >= 0 && slices.Contains(o.Blocks, int(t.Slot)/slotsPerBlock) {
+		return true
+	}
+	return slices.ContainsFunc(o.Names, func(name string) bool { return strings.Contains(t.Text, name) })
+}
+
+// Snapshot lists what is on the host.
 func Snapshot(t testing.TB) Host {
 	t.Helper()
 	h := Host{}
-	for _, list := range []func() []string{mounts, cgroups, interfaces, loops, processes} {
-		for _, item := range list() {
-			h[item] = struct{}{}
+	for _, list := range []func(func(Thing) bool){mounts, cgroups, interfaces, loops, processes, claims} {
+		for thing := range list {
+			h[thing] = struct{}{}
 		}
 	}
 	return h
 }
 
-// Since returns what h has and before has not, sorted. Owner limits it to
-// things whose names contain one of the given strings; none means all.
-func (h Host) Since(before Host, owner ...string) []string {
-	added := maps.Clone(h)
-	for item := range before {
-		delete(added, item)
+// Since returns what of the owner's things h has and before has not, sorted.
+func (h Host) Since(before Host, owner Owner) []string {
+	var out []string
+	for thing := range maps.Keys(h) {
+		if _, old := before[thing]; !old && owner.has(thing) {
+			out = append(out, thing.Text)
+		}
 	}
-	maps.DeleteFunc(added, func(item string, _ struct{}) bool {
-		return len(owner) > 0 && !slices.ContainsFunc(owner, func(o string) bool { return strings.Contains(item, o) })
-	})
-	return slices.Sorted(maps.Keys(added))
+	slices.Sort(out)
+	return out
 }
 
 // settle is how long the kernel may take to finish tearing things down.
 const settle = 15 * time.Second
 
-// AssertSame fails the test if the host still has things that it had not
-// before and that belong to the given owners, giving them time to go.
-func AssertSame(t testing.TB, before Host, owner ...string) {
+// AssertSame fails the test if the host still has things of the owner that it
+// had not before, giving them time to go.
+func AssertSame(t testing.TB, before Host, owner Owner) {
 	t.Helper()
 	deadline := time.Now().Add(settle)
 	for {
-		left := Snapshot(t).Since(before, owner...)
+		left := Snapshot(t).Since(before, owner)
 		if len(left) == 0 {
 			return
 		}
@@ -68,8 +134,8 @@ func AssertSame(t testing.TB, before Host, owner ...string) {
 // mountsUnder lists the mount points at or below dir.
 func mountsUnder(dir string) []string {
 	var out []string
-	for _, m := range mounts() {
-		if point := strings.Fields(m)[1]; point == dir || strings.HasPrefix(point, dir+"/") {
+	for thing := range mounts {
+		if point := strings.Fields(thing.Text)[1]; point == dir || strings.HasPrefix(point, dir+"/") {
 			out = append(out, point)
 		}
 	}
@@ -78,75 +144,100 @@ func mountsUnder(dir string) []string {
 
 // mounts lists the mounts of this process's namespace with source and options,
 // where the data directory shows also if the mount point is elsewhere.
-func mounts() []string {
+func mounts(yield func(Thing) bool) {
 	text, _ := os.ReadFile("/proc/self/mountinfo")
-	var out []string
 	for line := range strings.Lines(string(text)) {
 		before, after, ok := strings.Cut(line, " - ")
 		f, g := strings.Fields(before), strings.Fields(after)
 		if !ok || len(f) < 5 || len(g) < 3 {
 			continue
 		}
-		out = append(out, fmt.Sprintf("mount %s from %s (%s, %s)", f[4], g[1], g[0], g[2]))
+		if !yield(Thing{fmt.Sprintf("mount %s from %s (%s, %s)", f[4], g[1], g[0], g[2]), -1}) {
+			return
+		}
 	}
-	return out
 }
 
 // cgroups lists Sandlot's control groups in every hierarchy.
-func cgroups() []string {
-	var out []string
+func cgroups(yield func(Thing) bool) {
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // groups vanish while we look
 		}
-		if entry.IsDir() && strings.Contains(path, "sandlot") {
-			out = append(out, "cgroup "+path)
+		if entry.IsDir() && strings.Contains(path, "sandlot") && !yield(Thing{"cgroup " + path, -1}) {
+			return fs.SkipAll
 		}
 		return nil
 	})
-	return out
 }
 
-// interfaces lists the network interfaces. They are recorded with their names
-// only: a link's other properties change while it lives.
-func interfaces() []string {
+// interfaces lists the host's ends of the sandboxes' networks.
+func interfaces(yield func(Thing) bool) {
 	list, _ := net.Interfaces()
-	var out []string
 	for _, i := range list {
-		out = append(out, "interface "+i.Name)
+		if n, ok := slot.FromInterface(i.Name); ok && !yield(Thing{"interface " + i.Name, n}) {
+			return
+		}
 	}
-	return out
 }
 
 // loops lists loop devices in use, with their files.
-func loops() []string {
+func loops(yield func(Thing) bool) {
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	var out []string
 	for _, file := range files {
-		if name, err := os.ReadFile(file); err == nil {
-			out = append(out, fmt.Sprintf("loop %s of %s", strings.Split(file, "/")[3], strings.TrimSpace(string(name))))
+		name, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		text := fmt.Sprintf("loop %s of %s", strings.Split(file, "/")[3], strings.TrimSpace(string(name)))
+		if !yield(Thing{text, -1}) {
+			return
 		}
 	}
-	return out
 }
 
-// processes lists those that belong to a server or a sandbox: by command line,
-// or by a control group of Sandlot's.
-func processes() []string {
+// claims lists the claimed blocks of slots.
+func claims(yield func(Thing) bool) {
+	files, _ := filepath.Glob(filepath.Join(slot.DefaultDir, "[0-9]*"))
+	for _, file := range files {
+		owner, _ := os.ReadFile(file)
+		if !yield(Thing{fmt.Sprintf("claim %s of %s", file, owner), -1}) {
+			return
+		}
+	}
+}
+
+// processes lists those of servers (by command line) and of sandboxes (by
+// user id and control group).
+func processes(yield func(Thing) bool) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	var out []string
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
 		group, _ := os.ReadFile(dir + "/cgroup")
 		args, _ := os.ReadFile(dir + "/cmdline")
 		cmdline := strings.TrimRight(strings.ReplaceAll(string(args), "\x00", " "), " ")
-		place := sandlotGroup(string(group))
-		if pid == os.Getpid() || (place == "" && !strings.Contains(cmdline, "sandlot ")) {
+		place, number := sandlotGroup(string(group)), processSlot(dir)
+		if pid == os.Getpid() || (place == "" && number < 0 && !strings.Contains(cmdline, "sandlot ")) {
 			continue
 		}
-		out = append(out, fmt.Sprintf("process %d %q in %s", pid, cmdline, place))
+		if !yield(Thing{fmt.Sprintf("process %d %q in %s", pid, cmdline, place), number}) {
+			return
+		}
 	}
-	return out
+}
+
+// processSlot derives the slot from the user a process runs as.
+func processSlot(dir string) slot.Slot {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return -1
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	first := slot.Slot(0).UIDBase()
+	if !ok || stat.Uid < first {
+		return -1
+	}
+	return slot.Slot((stat.Uid - first) / (slot.Slot(1).UIDBase() - first))
 }
 
 // sandlotGroup returns the first control group of a process that is Sandlot's.

@@ -127,7 +127,7 @@ func (m machine) furnish(tree string) error {
 		}
 	}
 	files := map[string]string{
-		"etc/systemd/system/sandlot-vm.service": unit,
+		"etc/systemd/system/vm-test.service": unit,
 		"etc/hostname":                          m.Name + "\n",
 		"etc/fstab":                             "/dev/vda / ext4 defaults 0 1\n",
 	}
@@ -140,10 +140,10 @@ func (m machine) furnish(tree string) error {
 		}
 	}
 	system := filepath.Join(tree, "etc/systemd/system")
-	wants := filepath.Join(system, "multi-user.target.wants/sandlot-vm.service")
+	wants := filepath.Join(system, "multi-user.target.wants/vm-test.service")
 	// Nobody logs in: the serial line is for the test run alone.
 	getty := filepath.Join(system, "serial-getty@ttyS0.service")
-	return errors.Join(os.Symlink("../sandlot-vm.service", wants), os.Symlink("/dev/null", getty))
+	return errors.Join(os.Symlink("../vm-test.service", wants), os.Symlink("/dev/null", getty))
 }
 
 // takeOne copies the last file that matches pattern.

@@ -56,7 +56,7 @@ const nodeRoot = "/opt/node"
 // unit runs the guest program once and powers the machine off, whatever comes
 // of it. Its output goes to the serial line.
 //
-//go:embed guest/sandlot-vm.service
+//go:embed guest/vm-test.service
 var unit string
 
 // nodeWrapper stands for node where it lives in nodeRoot.
@@ -76,4 +76,4 @@ func (m machine) key() string {
 }
 
 // diskFormat is raised when the code that lays out a disk changes its result.
-const diskFormat = 2
+const diskFormat = 3
