@@ -1,0 +1,205 @@
+// Package ports connects the host to TCP servers inside the sandbox: the host
+// sends CONNECT over the agent's socket, the agent dials from within the
+// sandbox's network namespace and copies both ways. So a server bound to
+// 127.0.0.1 is reachable, and so is one in a sandbox without a network. Only the
+// agent imports this package.
+package ports
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/agent/wire"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+)
+
+// dialTimeout bounds one attempt; everything inside a sandbox is near.
+const dialTimeout = 5 * time.Second
+
+// established is the whole answer to a CONNECT that worked.
+const established = "HTTP/1.1 200 Connection established\r\n\r\n"
+
+// Tunnels serves CONNECT requests. It is safe for concurrent use.
+type Tunnels struct {
+	mu     sync.Mutex
+	open   map[net.Conn]struct{}
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// New returns Tunnels without any.
+func New() *Tunnels { return &Tunnels{open: map[net.Conn]struct{}{}} }
+
+// Close breaks all tunnels and waits until they are gone.
+func (t *Tunnels) Close() {
+	t.mu.Lock()
+	t.closed = true
+	for c := range t.open {
+		_ = c.Close()
+	}
+	t.mu.Unlock()
+	t.wg.Wait()
+}
+
+// ServeHTTP answers CONNECT host:port. It returns when the tunnel ends.
+func (t *Tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	targets, err := candidates(r.Host)
+	if err != nil {
+		wire.WriteError(w, err)
+		return
+	}
+	server, err := dial(r.Context(), targets)
+	if err != nil {
+		wire.WriteStatus(w, http.StatusBadGateway, dialText(err, r.Host))
+		return
+	}
+	defer server.Close()
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		wire.WriteStatus(w, http.StatusInternalServerError, "this connection cannot be a tunnel")
+		return
+	}
+	defer client.Close()
+	if !t.track(client, server) {
+		return
+	}
+	defer t.untrack(client, server)
+	if _, err := io.WriteString(client, established); err != nil {
+		return
+	}
+	splice(client, buffered.Reader, server)
+}
+
+// track makes a tunnel known to Close; false after Close.
+func (t *Tunnels) track(conns ...net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Add(1)
+	for _, c := range conns {
+		t.open[c] = struct{}{}
+	}
+	return true
+}
+
+func (t *Tunnels) untrack(conns ...net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range conns {
+		delete(t.open, c)
+	}
+	t.wg.Done()
+}
+
+// candidates returns the addresses to try. Names are not resolved: the host asks
+// for what is inside the sandbox.
+func candidates(hostport string) ([]string, error) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "CONNECT needs host:port, not %q", hostport)
+	}
+	if host == "localhost" {
+		host4, host6 := net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)
+		if _, err := netip.ParseAddrPort(host4); err != nil {
+			return nil, errs.New(errs.Invalid, "%q is not a port number", port)
+		}
+		return []string{host4, host6}, nil
+	}
+	address, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "CONNECT needs localhost or an address and a port number, not %q", hostport)
+	}
+	return []string{address.String()}, nil
+}
+
+// dial returns the first connection that works, else the first error.
+func dial(ctx context.Context, targets []string) (*net.TCPConn, error) {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	var first error
+	for _, target := range targets {
+		conn, err := dialer.DialContext(ctx, "tcp", target)
+		if err == nil {
+			return conn.(*net.TCPConn), nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+func dialText(err error, hostport string) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused: nothing in the sandbox listens on " + hostport
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "no answer from " + hostport + " inside the sandbox"
+	default:
+		return "cannot connect to " + hostport + " inside the sandbox"
+	}
+}
+
+// halfCloser is a connection whose writing side can end alone.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// splice copies both ways until both ends have said all, or one breaks. early is
+// what was read from client ahead of time.
+func splice(client net.Conn, early io.Reader, server *net.TCPConn) {
+	upward := make(chan struct{})
+	go func() {
+		defer close(upward)
+		pass(server, client, early)
+	}()
+	pass(client, server, nil)
+	<-upward
+}
+
+// pass copies src to dst and hands the end of src on. After an error both are
+// closed, so that the other direction ends too.
+func pass(dst, src net.Conn, early io.Reader) {
+	err := copyEarly(dst, early)
+	if err == nil {
+		// Both are plain sockets here: the kernel moves the data.
+		_, err = io.Copy(plain(dst), plain(src))
+	}
+	if half, ok := dst.(halfCloser); ok && err == nil {
+		err = half.CloseWrite()
+	}
+	if err != nil {
+		_ = dst.Close()
+		_ = src.Close()
+	}
+}
+
+// buffered is a reader that knows how much it holds, as bufio.Reader does.
+type buffered interface{ Buffered() int }
+
+func copyEarly(dst io.Writer, early io.Reader) error {
+	b, ok := early.(buffered)
+	if !ok || b.Buffered() == 0 {
+		return nil
+	}
+	_, err := io.CopyN(dst, early, int64(b.Buffered()))
+	return err
+}
+
+// plain unwraps a connection that decorates another.
+func plain(c net.Conn) net.Conn {
+	if u, ok := c.(interface{ NetConn() net.Conn }); ok {
+		return u.NetConn()
+	}
+	return c
+}

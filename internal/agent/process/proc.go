@@ -1,0 +1,229 @@
+package process
+
+import (
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	pb "github.com/sandlot-dev/sandlot/gen/envd/process"
+	"github.com/sandlot-dev/sandlot/internal/agent/reaper"
+)
+
+// What a process leaves behind may keep its output open (a daemon started with
+// &). The end event then waits for silence of quietTime, at most quietMax.
+const (
+	quietTime = 200 * time.Millisecond
+	quietMax  = 2 * time.Second
+)
+
+// oomScoreAdj makes the kernel kill a user's process before the agent, which is
+// the whole sandbox.
+const oomScoreAdj = 200
+
+var (
+	noDeadline time.Time
+	unixEpoch  = time.Unix(0, 0)
+)
+
+// proc is one started process, until its end event.
+//
+// Lock order: proc.mu, then Service.mu, reaper's or output.mu.
+type proc struct {
+	config *pb.ProcessConfig
+	tag    *string
+	pid    int
+	child  *reaper.Child
+	io     *stdio
+	out    *output
+	// onEnd is called once, with mu held.
+	onEnd func(*proc)
+	// done is closed at the end.
+	done chan struct{}
+
+	mu sync.Mutex
+	// open counts what the end waits for: the process and its outputs.
+	open     int
+	exitedAt time.Time // zero while it runs
+	status   syscall.WaitStatus
+	quiet    *time.Timer
+	// deadline kills the process at the end of the timeout it was started with.
+	deadline *time.Timer
+	timedOut bool
+	ended    bool
+}
+
+// pump moves one output into the ring until its end.
+func (p *proc) pump(pp *pipe) {
+	defer p.pumped(pp)
+	for {
+		var n int
+		var err error
+		waitErr := pp.raw.Read(func(fd uintptr) bool {
+			n, err = p.out.fill(int(fd), pp.from)
+			return err != syscall.EAGAIN
+		})
+		switch {
+		case waitErr != nil:
+			return // closed by us
+		case err == errFull:
+			p.out.waitSpace()
+		case err != nil || n == 0:
+			return // EIO is how a terminal without users ends
+		}
+	}
+}
+
+func (p *proc) pumped(pp *pipe) {
+	_ = pp.file.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pp.ended = true
+	p.part()
+}
+
+// exited is the reaper's call.
+func (p *proc) exited(status syscall.WaitStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status, p.exitedAt = status, time.Now()
+	if p.deadline != nil {
+		p.deadline.Stop()
+	}
+	p.part()
+	if p.ended {
+		return
+	}
+	for _, pp := range p.io.outs {
+		p.measure(pp)
+	}
+	p.quiet = time.AfterFunc(quietTime, p.checkQuiet)
+}
+
+// measure notes how much of an output the process itself has written: that much
+// is delivered however long subscribers take.
+func (p *proc) measure(pp *pipe) {
+	if pp.ended {
+		return
+	}
+	// In this order: what is read between the two counts once.
+	done, _ := p.out.progress(pp.from)
+	_ = pp.raw.Control(func(fd uintptr) {
+		if left, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
+			pp.due = done + int64(left)
+		}
+	})
+}
+
+// checkQuiet ends a process that has exited but whose outputs stay open.
+func (p *proc) checkQuiet() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	if wait := p.quietIn(time.Now()); wait > 0 {
+		p.quiet.Reset(wait)
+		return
+	}
+	p.finish()
+}
+
+// quietIn returns how long to wait until the outputs may count as ended.
+func (p *proc) quietIn(now time.Time) time.Duration {
+	last := p.exitedAt
+	for _, pp := range p.io.outs {
+		done, at := p.out.progress(pp.from)
+		if !pp.ended && done < pp.due {
+			return quietTime
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return min(last.Add(quietTime).Sub(now), p.exitedAt.Add(quietMax).Sub(now))
+}
+
+// part counts one part of the process as over. The caller holds mu.
+func (p *proc) part() {
+	p.open--
+	if p.open == 0 && !p.ended {
+		p.finish()
+	}
+}
+
+// finish makes the end visible. The caller holds mu.
+func (p *proc) finish() {
+	p.ended = true
+	if p.quiet != nil {
+		p.quiet.Stop()
+	}
+	if p.io.in != nil {
+		p.io.in.close()
+	}
+	p.out.close()
+	p.onEnd(p)
+	close(p.done)
+}
+
+// expire kills a process whose time is up.
+func (p *proc) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.exitedAt.IsZero() {
+		p.timedOut = true
+		// It cannot have been collected: exited would have come first or waits.
+		_ = p.child.SignalGroup(syscall.SIGKILL)
+	}
+}
+
+// running reports whether the process has not exited yet.
+func (p *proc) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exitedAt.IsZero()
+}
+
+// outcome returns the end event, and whether the process was killed because its
+// time was up. It is for after the end.
+func (p *proc) outcome() (end *pb.ProcessEvent_EndEvent, timedOut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return endEvent(p.status), p.timedOut
+}
+
+// endEvent describes a wait status in the words of Go's os/exec, which the SDKs
+// show.
+func endEvent(status syscall.WaitStatus) *pb.ProcessEvent_EndEvent {
+	end := &pb.ProcessEvent_EndEvent{ExitCode: int32(status.ExitStatus()), Exited: status.Exited()}
+	if status.Signaled() {
+		end.Status = "signal: " + status.Signal().String()
+		if status.CoreDump() {
+			end.Status += " (core dumped)"
+		}
+	} else {
+		end.Status = "exit status " + strconv.Itoa(status.ExitStatus())
+	}
+	if end.ExitCode != 0 {
+		end.Error = &end.Status
+	}
+	return end
+}
+
+// offerToOOMKiller makes a process the kernel's first choice when memory runs
+// out. Best effort: it may be gone already.
+func offerToOOMKiller(pid int) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = unix.Write(fd, strconv.AppendInt(nil, oomScoreAdj, 10))
+	_ = unix.Close(fd)
+}
+
+// timeoutText names the limit in the error of a command that ran into it.
+func timeoutText(limit time.Duration) string {
+	return "the command was killed: it did not finish within its timeout of " + limit.Round(time.Millisecond).String()
+}

@@ -1,0 +1,315 @@
+// Package process is the agent's process service: it starts processes as a user
+// of the sandbox, keeps what they print in a bounded ring, and streams it to any
+// number of subscribers. A process belongs to the sandbox, not to the client
+// that started it. Only the agent imports this package.
+package process
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/sandlot-dev/sandlot/gen/envd/process"
+	"github.com/sandlot-dev/sandlot/gen/envd/process/processconnect"
+	"github.com/sandlot-dev/sandlot/internal/agent/account"
+	"github.com/sandlot-dev/sandlot/internal/agent/reaper"
+	"github.com/sandlot-dev/sandlot/internal/agent/wire"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+)
+
+// Options are what the service needs of the agent. All fields are required.
+type Options struct {
+	Reaper *reaper.Reaper
+	Logger *slog.Logger
+	// User returns whom a request with this Authorization header acts as.
+	User func(authorization string) (account.User, error)
+	// Env returns the sandbox's own variables; nobody changes the map.
+	Env func() map[string]string
+	// Workdir returns the sandbox's default directory, "" for the home directory.
+	Workdir func() string
+	// SwitchUser says that processes are started with the user's ids: the agent
+	// is root. Otherwise they inherit the agent's.
+	SwitchUser bool
+}
+
+// Service implements the process service. It is safe for concurrent use.
+type Service struct {
+	opts Options
+	// wg counts the goroutines that read outputs.
+	wg sync.WaitGroup
+
+	mu sync.Mutex
+	// procs are the processes without an end event, oldest first.
+	procs []*proc
+	// pipes are the outputs being read.
+	pipes map[*pipe]struct{}
+}
+
+var _ processconnect.ProcessHandler = (*Service)(nil)
+
+// New returns a Service without processes.
+func New(opts Options) *Service { return &Service{opts: opts, pipes: map[*pipe]struct{}{}} }
+
+// Close kills the process group of every process and waits until all are
+// collected and no output is read any more. Requests must have ended.
+func (s *Service) Close() {
+	procs := s.list()
+	for _, p := range procs {
+		_ = p.child.SignalGroup(syscall.SIGKILL) // it may have exited
+	}
+	s.mu.Lock()
+	for p := range s.pipes {
+		_ = p.file.Close()
+	}
+	s.mu.Unlock()
+	for _, p := range procs {
+		<-p.done
+	}
+	s.wg.Wait()
+}
+
+// pump reads one output of p until its end, which may be long after p's.
+func (s *Service) pump(p *proc, pp *pipe) {
+	p.pump(pp)
+	s.mu.Lock()
+	delete(s.pipes, pp)
+	s.mu.Unlock()
+}
+
+func (s *Service) add(p *proc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.procs = append(s.procs, p)
+	for _, pp := range p.io.outs {
+		s.pipes[pp] = struct{}{}
+	}
+}
+
+func (s *Service) remove(p *proc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, other := range s.procs {
+		if other == p {
+			s.procs = append(s.procs[:i:i], s.procs[i+1:]...)
+			return
+		}
+	}
+}
+
+func (s *Service) list() []*proc {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*proc(nil), s.procs...)
+}
+
+// find returns the process a selector names; of several with one tag, or one
+// process id used again, the latest.
+func (s *Service) find(sel *pb.ProcessSelector) (*proc, error) {
+	var match func(*proc) bool
+	var name string
+	switch by := sel.GetSelector().(type) {
+	case *pb.ProcessSelector_Pid:
+		name = "pid " + strconv.FormatUint(uint64(by.Pid), 10)
+		match = func(p *proc) bool { return uint64(p.pid) == uint64(by.Pid) }
+	case *pb.ProcessSelector_Tag:
+		name = "tag " + strconv.Quote(by.Tag)
+		match = func(p *proc) bool { return p.tag != nil && *p.tag == by.Tag }
+	default:
+		return nil, errs.New(errs.Invalid, "the request names no process; set process.pid or process.tag")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.procs) - 1; i >= 0; i-- {
+		if match(s.procs[i]) {
+			return s.procs[i], nil
+		}
+	}
+	return nil, errs.New(errs.NotFound, "no process with %s is running", name)
+}
+
+// List returns the processes that run.
+func (s *Service) List(context.Context, *connect.Request[pb.ListRequest]) (*connect.Response[pb.ListResponse], error) {
+	res := &pb.ListResponse{}
+	for _, p := range s.list() {
+		if p.running() {
+			res.Processes = append(res.Processes, &pb.ProcessInfo{Config: p.config, Pid: uint32(p.pid), Tag: p.tag})
+		}
+	}
+	return connect.NewResponse(res), nil
+}
+
+// Start starts a process and streams its events. When the client's timeout
+// passes, the process is killed, whether or not the client still listens; a
+// client that only goes away leaves it running.
+func (s *Service) Start(ctx context.Context, req *connect.Request[pb.StartRequest], res *connect.ServerStream[pb.StartResponse]) error {
+	if req.Msg.GetPty() != nil {
+		return wire.Error(errNoTerminal)
+	}
+	user, err := s.opts.User(req.Header().Get("Authorization"))
+	if err != nil {
+		return wire.Error(err)
+	}
+	c, err := s.plan(req.Msg.GetProcess(), user)
+	if err != nil {
+		return wire.Error(err)
+	}
+	var limit time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = max(time.Until(deadline), 1)
+	}
+	p, sub, err := s.launch(c, req.Msg, limit)
+	if err != nil {
+		return s.fail(err)
+	}
+	defer sub.detach()
+	return s.follow(ctx, follower{
+		p: p, sub: sub, every: keepalive(req.Header()), limit: limit,
+		send: func(e *pb.ProcessEvent) error { return res.Send(&pb.StartResponse{Event: e}) },
+	})
+}
+
+// Connect attaches to a running process and streams its start event and what it
+// does from now on.
+func (s *Service) Connect(ctx context.Context, req *connect.Request[pb.ConnectRequest], res *connect.ServerStream[pb.ConnectResponse]) error {
+	p, err := s.find(req.Msg.GetProcess())
+	if err != nil {
+		return wire.Error(err)
+	}
+	sub, err := p.out.subscribe()
+	if err != nil {
+		return wire.Error(err)
+	}
+	defer sub.detach()
+	return s.follow(ctx, follower{
+		p: p, sub: sub, every: keepalive(req.Header()),
+		send: func(e *pb.ProcessEvent) error { return res.Send(&pb.ConnectResponse{Event: e}) },
+	})
+}
+
+// errNoTerminal answers what needs a terminal.
+var errNoTerminal = errs.New(errs.Unsupported, "pseudo-terminals are not available in this version of the sandbox agent; start the process without pty")
+
+// Update would resize a terminal.
+func (s *Service) Update(context.Context, *connect.Request[pb.UpdateRequest]) (*connect.Response[pb.UpdateResponse], error) {
+	return nil, wire.Error(errNoTerminal)
+}
+
+// SendInput writes to a process's standard input and returns when the process's
+// pipe has taken it all.
+func (s *Service) SendInput(ctx context.Context, req *connect.Request[pb.SendInputRequest]) (*connect.Response[pb.SendInputResponse], error) {
+	p, err := s.find(req.Msg.GetProcess())
+	if err == nil {
+		err = s.send(ctx, p, req.Msg.GetInput())
+	}
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return connect.NewResponse(&pb.SendInputResponse{}), nil
+}
+
+func (s *Service) send(ctx context.Context, p *proc, in *pb.ProcessInput) error {
+	switch data := in.GetInput().(type) {
+	case *pb.ProcessInput_Stdin:
+		return p.io.in.write(ctx, data.Stdin)
+	case *pb.ProcessInput_Pty:
+		return errs.New(errs.Invalid, "the process has no pseudo-terminal; send input.stdin")
+	default:
+		return errs.New(errs.Invalid, "the request has no input; set input.stdin")
+	}
+}
+
+// StreamInput is SendInput for many inputs in order: the first message names the
+// process.
+func (s *Service) StreamInput(ctx context.Context, req *connect.ClientStream[pb.StreamInputRequest]) (*connect.Response[pb.StreamInputResponse], error) {
+	var p *proc
+	for req.Receive() {
+		var err error
+		switch e := req.Msg().GetEvent().(type) {
+		case *pb.StreamInputRequest_Start:
+			p, err = s.find(e.Start.GetProcess())
+		case *pb.StreamInputRequest_Data:
+			if p == nil {
+				err = errs.New(errs.Invalid, "the first message of the stream must be start, naming the process")
+			} else {
+				err = s.send(ctx, p, e.Data.GetInput())
+			}
+		}
+		if err != nil {
+			return nil, s.fail(err)
+		}
+	}
+	if err := req.Err(); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.StreamInputResponse{}), nil
+}
+
+// CloseStdin ends a process's standard input. Closing it again, or that of a
+// process started without one, does nothing.
+func (s *Service) CloseStdin(_ context.Context, req *connect.Request[pb.CloseStdinRequest]) (*connect.Response[pb.CloseStdinResponse], error) {
+	p, err := s.find(req.Msg.GetProcess())
+	if err != nil {
+		return nil, wire.Error(err)
+	}
+	if p.io.in != nil {
+		p.io.in.close()
+	}
+	return connect.NewResponse(&pb.CloseStdinResponse{}), nil
+}
+
+// SendSignal signals a process and everything it started that stayed in its
+// process group.
+func (s *Service) SendSignal(_ context.Context, req *connect.Request[pb.SendSignalRequest]) (*connect.Response[pb.SendSignalResponse], error) {
+	p, err := s.find(req.Msg.GetProcess())
+	if err != nil {
+		return nil, wire.Error(err)
+	}
+	var sig syscall.Signal
+	switch req.Msg.GetSignal() {
+	case pb.Signal_SIGNAL_SIGKILL:
+		sig = syscall.SIGKILL
+	case pb.Signal_SIGNAL_SIGTERM:
+		sig = syscall.SIGTERM
+	default:
+		return nil, wire.Error(errs.New(errs.Invalid, "signal %s cannot be sent; use SIGNAL_SIGKILL or SIGNAL_SIGTERM", req.Msg.GetSignal()))
+	}
+	if err := p.child.SignalGroup(sig); err != nil {
+		if errors.Is(err, reaper.ErrExited) {
+			err = errs.New(errs.NotFound, "process %d has exited", p.pid)
+		}
+		return nil, s.fail(err)
+	}
+	return connect.NewResponse(&pb.SendSignalResponse{}), nil
+}
+
+// fail turns err into the client's error and logs what the client is not told.
+func (s *Service) fail(err error) error {
+	var public *connect.Error
+	switch {
+	case errors.As(err, &public):
+		return public
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, err)
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, err)
+	case errs.KindOf(err) == errs.Internal:
+		s.opts.Logger.Error("process request failed", "error", err)
+	}
+	return wire.Error(err)
+}
+
+// keepalive returns the interval a client asks for in whole seconds.
+func keepalive(h http.Header) time.Duration {
+	seconds, err := strconv.Atoi(h.Get("Keepalive-Ping-Interval"))
+	if err != nil || seconds <= 0 {
+		return 90 * time.Second
+	}
+	return time.Duration(min(seconds, 3600)) * time.Second
+}
