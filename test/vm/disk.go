@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/sandlot-dev/sandlot/internal/debian"
 )
 
 // disk is a bootable machine on the host's disk.
@@ -29,7 +31,7 @@ func need() error {
 			missing = append(missing, pkg)
 		}
 	}
-	if _, err := os.Stat("/usr/share/keyrings/debian-archive-keyring.gpg"); err != nil {
+	if _, err := os.Stat(debian.Keyring); err != nil {
 		missing = append(missing, "debian-archive-keyring")
 	}
 	if len(missing) > 0 {
@@ -74,16 +76,16 @@ func (m machine) forgetOthers(cache string) error {
 }
 
 func (m machine) build(ctx context.Context, dir string, out io.Writer) error {
-	uri, err := mirror()
+	mirror, err := hostMirror()
 	if err != nil {
 		return err
 	}
 	tree := filepath.Join(dir, "tree")
-	if err := debstrap(ctx, out, tree, m.Suite, uri, m.Packages...); err != nil {
+	if err := debstrap(ctx, out, tree, m.Suite, mirror, m.Packages...); err != nil {
 		return err
 	}
 	if m.NodeSuite != "" {
-		if err := debstrap(ctx, out, filepath.Join(tree, nodeRoot), m.NodeSuite, uri, "nodejs"); err != nil {
+		if err := debstrap(ctx, out, filepath.Join(tree, nodeRoot), m.NodeSuite, mirror, "nodejs"); err != nil {
 			return err
 		}
 	}
@@ -101,17 +103,28 @@ func (m machine) build(ctx context.Context, dir string, out io.Writer) error {
 	return os.RemoveAll(tree)
 }
 
+// hostMirror is where the host's own packages come from, or what
+// SANDLOT_DEBIAN_MIRROR names.
+func hostMirror() (debian.Mirror, error) {
+	if text := os.Getenv("SANDLOT_DEBIAN_MIRROR"); text != "" {
+		return debian.ParseMirror(text)
+	}
+	return debian.ReadHost("/").Mirror(), nil
+}
+
 // debstrap unpacks and configures a Debian release in dir.
-func debstrap(ctx context.Context, out io.Writer, dir, suite, uri string, packages ...string) error {
-	fmt.Fprintf(out, "vm: installing %s from %s\n", suite, uri)
+func debstrap(ctx context.Context, out io.Writer, dir, suite string, mirror debian.Mirror, packages ...string) error {
+	fmt.Fprintf(out, "vm: installing Debian %s, for which the network is needed\n", suite)
 	args := []string{
 		"-n", "10", "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=apt",
 		"--include=" + strings.Join(packages, ","),
 		"--dpkgopt=force-unsafe-io", // the result is thrown away on a crash anyway
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
 	}
-	args = append(args, acquireOptions()...)
-	args = append(args, suite, dir, "deb "+uri+" "+suite+" main")
+	for _, option := range debian.AptOptions(ctx) {
+		args = append(args, "--aptopt="+option)
+	}
+	args = append(append(args, suite, dir), mirror.Lines(suite)...)
 	return run(ctx, out, "nice", args...)
 }
 
@@ -128,8 +141,8 @@ func (m machine) furnish(tree string) error {
 	}
 	files := map[string]string{
 		"etc/systemd/system/vm-test.service": unit,
-		"etc/hostname":                          m.Name + "\n",
-		"etc/fstab":                             "/dev/vda / ext4 defaults 0 1\n",
+		"etc/hostname":                       m.Name + "\n",
+		"etc/fstab":                          "/dev/vda / ext4 defaults 0 1\n",
 	}
 	if m.NodeSuite != "" {
 		files["usr/local/bin/node"] = nodeWrapper

@@ -82,12 +82,9 @@ func (o options) execute(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("--run: %w", err)
 	}
 	cache := filepath.Join(root, ".cache", "vm")
-	start := time.Now()
-	d, err := m.ready(ctx, cache, out)
-	if err != nil {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "vm: disk of %s ready after %.1f s\n", m.Name, time.Since(start).Seconds())
 	work, err := os.MkdirTemp(cache, "run-")
 	if err != nil {
 		return err
@@ -98,6 +95,12 @@ func (o options) execute(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("prepare what the machine runs: %w", err)
 	}
+	start := time.Now()
+	d, err := m.ready(ctx, cache, out)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "vm: disk of %s ready after %.1f s\n", m.Name, time.Since(start).Seconds())
 	return o.boot(ctx, d, image, filepath.Join(cache, m.Name+".log"), out)
 }
 

@@ -129,7 +129,7 @@ func (p payload) suite(name, dir string) suite {
 // rootPackages lists the packages whose tests say what they need of the
 // machine, except those that need the source tree or another machine.
 func (p payload) rootPackages(ctx context.Context) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-f",
+	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-f", // what does not compile is reported below
 		`{{.Dir}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...", "./test/...")
 	cmd.Dir, cmd.Stderr = p.Root, p.Out
 	listed, err := cmd.Output()

@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestListenFindsTheVerdict(t *testing.T) {
@@ -31,43 +29,6 @@ func TestListenFindsTheVerdict(t *testing.T) {
 				t.Errorf("the log keeps control characters: %q", log.String())
 			}
 		})
-	}
-}
-
-func TestSourcesOfBothForms(t *testing.T) {
-	stanzas := `Types: deb
-# a remark
-URIs: http://one.example/debian
-Suites: bookworm
- bookworm-updates
-Components: main contrib
-
-Types: deb-src
-URIs: http://src.example
-Suites: bookworm
-Components: main
-
-Types: deb
-Enabled: no
-URIs: http://off.example
-Suites: bookworm
-Components: main
-`
-	want := []source{{"http://one.example/debian", []string{"bookworm", "bookworm-updates"}, []string{"main", "contrib"}}}
-	if diff := cmp.Diff(want, stanzaSources(stanzas)); diff != "" {
-		t.Errorf("stanzas (-want +got):\n%s", diff)
-	}
-	lines := `# deb http://remark.example x main
-deb [signed-by=/a/key arch=amd64] http://one.example/debian trixie main non-free # why
-deb-src http://src.example trixie main
-deb http://two.example trixie-security main
-`
-	want = []source{
-		{"http://one.example/debian", []string{"trixie"}, []string{"main", "non-free"}},
-		{"http://two.example", []string{"trixie-security"}, []string{"main"}},
-	}
-	if diff := cmp.Diff(want, oneLineSources(lines)); diff != "" {
-		t.Errorf("lines (-want +got):\n%s", diff)
 	}
 }
 
