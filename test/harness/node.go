@@ -3,7 +3,9 @@ package harness
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,21 +15,29 @@ import (
 )
 
 // Node requires Node.js and the modules that dir's package-lock.json pins,
-// installing them with npm if the installed ones are not those.
+// installing them with npm if the installed ones are not those. It returns
+// where node is.
 func Node(t testing.TB, dir string) string {
 	t.Helper()
 	node := testreq.Command(t, "node", "nodejs")
-	if installed(dir) {
-		return node
+	if err := InstallModules(t.Context(), dir); err != nil {
+		testreq.Missing(t, err.Error())
 	}
-	npm := testreq.Command(t, "npm", "npm")
-	cmd := exec.Command(npm, "ci", "--no-audit", "--no-fund", "--loglevel=error")
+	return node
+}
+
+// InstallModules installs what dir's package-lock.json pins, unless that is
+// what is installed. It needs npm and a registry only in the first case.
+func InstallModules(ctx context.Context, dir string) error {
+	if installed(dir) {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		testreq.Missing(t, "the npm packages of "+dir+" (npm ci: "+err.Error()+")\n"+string(out))
+		return fmt.Errorf("npm packages of %s: npm ci: %w\n%s", dir, err, out)
 	}
-	markInstalled(t, dir)
-	return node
+	return markInstalled(dir)
 }
 
 // stamp is a copy of the lock file from which the modules beside it came.
@@ -39,15 +49,12 @@ func installed(dir string) bool {
 	return err == nil && wantErr == nil && bytes.Equal(have, want)
 }
 
-func markInstalled(t testing.TB, dir string) {
-	t.Helper()
+func markInstalled(dir string) error {
 	lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := os.WriteFile(stamp(dir), lock, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return os.WriteFile(stamp(dir), lock, 0o600)
 }
 
 // nodeResult is one line of reporter.mjs.
@@ -77,8 +84,11 @@ func NodeTests(t *testing.T, cmd *exec.Cmd) {
 	scanner.Buffer(nil, 4<<20)
 	for scanner.Scan() {
 		var r nodeResult
-		if err := json.Unmarshal(scanner.Bytes(), &r); err != nil || r.Kind == "note" {
-			t.Logf("node: %s%s", r.Message, scannerText(err, scanner))
+		if json.Unmarshal(scanner.Bytes(), &r) != nil {
+			r = nodeResult{Kind: "note", Message: scanner.Text()}
+		}
+		if r.Kind == "note" {
+			t.Logf("node: %s", r.Message)
 			continue
 		}
 		ran++
@@ -91,14 +101,6 @@ func NodeTests(t *testing.T, cmd *exec.Cmd) {
 	if ran == 0 || (err != nil && failed == 0) {
 		t.Errorf("node ran %d tests and ended with: %v", ran, err)
 	}
-}
-
-// scannerText is a line that was not the reporter's.
-func scannerText(err error, scanner *bufio.Scanner) string {
-	if err == nil {
-		return ""
-	}
-	return scanner.Text()
 }
 
 func (r nodeResult) report(t *testing.T) {

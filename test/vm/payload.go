@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/sandlot-dev/sandlot/test/harness"
 )
 
 // suite mirrors guest.Suite: one test binary the machine runs.
@@ -94,7 +96,7 @@ func (p payload) suites(ctx context.Context, tree string) ([]suite, error) {
 		if err := p.goBuild(ctx, "test", filepath.Join(home, "suite.test"), "./"+dir); err != nil {
 			return nil, err
 		}
-		if err := p.addFiles(dir, home); err != nil {
+		if err := p.addFiles(ctx, dir, home); err != nil {
 			return nil, err
 		}
 		out = append(out, p.suite(name, dir))
@@ -111,7 +113,6 @@ func (p payload) suite(name, dir string) suite {
 		"SANDLOT_BIN=" + inside + "/sandlot",
 		"SANDLOT_COMPAT_SLOW=10",     // emulation takes its time
 		"SANDLOT_COMPAT_SDK=v2.51.0", // one version proves the machine
-		"SANDLOT_TEST_TIME_SCALE=10",
 	}
 	if p.Base != "" {
 		env = append(env, "SANDLOT_BASE_CACHE="+inside+"/base")
@@ -162,15 +163,22 @@ func needsMachine(imports []string) bool {
 
 // addFiles copies what tests read at run time: testdata, and for the suites in
 // test/ their scripts and installed modules.
-func (p payload) addFiles(dir, home string) error {
+func (p payload) addFiles(ctx context.Context, dir, home string) error {
 	from := filepath.Join(p.Root, dir)
-	if strings.HasPrefix(dir, "test/") {
-		return copyTree(from, home)
+	if !strings.HasPrefix(dir, "test/") {
+		from, home = filepath.Join(from, "testdata"), filepath.Join(home, "testdata")
+		if _, err := os.Stat(from); err != nil {
+			return nil
+		}
 	}
-	if _, err := os.Stat(filepath.Join(from, "testdata")); err != nil {
-		return nil
+	locks, _ := filepath.Glob(filepath.Join(from, "package-lock.json")) // a valid pattern
+	more, _ := filepath.Glob(filepath.Join(from, "*", "package-lock.json"))
+	for _, lock := range append(locks, more...) {
+		if err := harness.InstallModules(ctx, filepath.Dir(lock)); err != nil {
+			return err
+		}
 	}
-	return copyTree(filepath.Join(from, "testdata"), filepath.Join(home, "testdata"))
+	return copyTree(from, home)
 }
 
 // goBuild compiles without cgo, so that the result runs on any Linux.
