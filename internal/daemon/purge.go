@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/config"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/netns"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+	"github.com/sandlot-dev/sandlot/internal/slot"
+)
+
+// Setup does everything Serve needs done once: directories, the pool's file,
+// the base template, the first key.
+func (d Daemon) Setup(ctx context.Context, cfg config.Config, stderr io.Writer) error {
+	if err := EnterPrivateMounts(); err != nil {
+		return err
+	}
+	s, err := open(ctx, cfg, newLogger(cfg, stderr))
+	if err != nil {
+		return err
+	}
+	_, err = ensureBase(ctx, s, stderr)
+	return errors.Join(err, s.close(context.WithoutCancel(ctx)))
+}
+
+// StopAll ends every sandbox of a data directory whose server is not running,
+// and keeps everything else.
+func (d Daemon) StopAll(ctx context.Context, cfg config.Config) error {
+	if err := EnterPrivateMounts(); err != nil {
+		return err
+	}
+	s, err := open(ctx, cfg, newLogger(cfg, io.Discard))
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.stopAll(ctx), s.close(context.WithoutCancel(ctx)))
+}
+
+// stopAll ends the sandboxes and gives back what they held on the host.
+func (s *system) stopAll(ctx context.Context) error {
+	_, err := s.driver.Sweep(ctx, nil)
+	boxes, e := s.store.Boxes(ctx)
+	err = errors.Join(err, e)
+	for _, b := range boxes {
+		err = errors.Join(err, s.store.DeleteBox(ctx, b.ID))
+	}
+	rows, e := s.store.Sandboxes(ctx)
+	err = errors.Join(err, e)
+	for _, r := range rows {
+		err = errors.Join(err, s.store.DeleteSandbox(ctx, r.ID))
+	}
+	ids, e := s.uppers.List()
+	err = errors.Join(err, e)
+	for _, id := range ids {
+		err = errors.Join(err, s.uppers.Delete(sandbox.ID(id)))
+	}
+	return errors.Join(err, s.releaseNetwork(ctx))
+}
+
+// releaseNetwork removes the table, the interfaces that are left, and the
+// claims on host-wide numbers.
+func (s *system) releaseNetwork(ctx context.Context) error {
+	err := netns.RemoveTable(name(s.cfg.DataDir))
+	err = errors.Join(err, s.removeInterfaces(ctx), netns.RestoreForwarding(), s.slots.Forget())
+	return err
+}
+
+// removeInterfaces waits for the kernel, which removes interfaces with their
+// namespaces a little later, and then removes the rest itself.
+func (s *system) removeInterfaces(ctx context.Context) error {
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		left, err := s.interfaces()
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return removeAll(left)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (s *system) interfaces() ([]string, error) {
+	all, err := netns.Interfaces("sl")
+	var own []string
+	for _, name := range all {
+		if n, ok := slot.FromInterface(name); ok && s.slots.Owns(n) {
+			own = append(own, name)
+		}
+	}
+	return own, err
+}
+
+func removeAll(names []string) error {
+	var all error
+	for _, n := range names {
+		all = errors.Join(all, netns.RemoveInterface(n))
+	}
+	return all
+}
+
+// Purge ends every sandbox and removes the data directory and all traces on the
+// host. A directory that is not Sandlot's is refused.
+func (d Daemon) Purge(ctx context.Context, cfg config.Config) error {
+	if _, err := os.Stat(cfg.DataDir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := EnterPrivateMounts(); err != nil {
+		return err
+	}
+	if err := checkOurs(cfg.DataDir); err != nil {
+		return err
+	}
+	s, err := open(ctx, cfg, newLogger(cfg, io.Discard))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.stopAll(ctx), s.close(context.WithoutCancel(ctx))); err != nil {
+		return fmt.Errorf("nothing was deleted: %w", err)
+	}
+	return os.RemoveAll(cfg.DataDir)
+}
+
+// checkOurs keeps a mistyped --data-dir from being deleted.
+func checkOurs(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Name() == "registry.db" || e.Name() == "lock" {
+			return nil
+		}
+	}
+	return errs.New(errs.Invalid, "%s is no data directory of Sandlot's: it holds neither registry.db nor lock", dir)
+}

@@ -1,0 +1,255 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/api"
+	"github.com/sandlot-dev/sandlot/internal/config"
+	"github.com/sandlot-dev/sandlot/internal/control"
+	"github.com/sandlot-dev/sandlot/internal/edge"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/node"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+	"github.com/sandlot-dev/sandlot/internal/template"
+)
+
+// The names of the files by which the command line finds the server.
+const (
+	serverFile = "server.json"
+	keyFile    = "api-key"
+)
+
+// Limits on clients: slow or greedy ones must not hold the server's memory.
+const (
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+	drainTimeout   = 3 * time.Second
+)
+
+// Daemon is the server-side half of the command line. Its zero value is ready.
+type Daemon struct{}
+
+// version is this build's, as the Server header and server.json tell it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// Serve runs a server until ctx ends. Words go to stderr; the lines a shell can
+// evaluate go to stdout once the server answers.
+func (d Daemon) Serve(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
+	if err := EnterPrivateMounts(); err != nil {
+		return err
+	}
+	logger := newLogger(cfg, stderr)
+	ln, err := listen(ctx, cfg.Addr)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	s, err := open(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	err = d.run(ctx, s, ln, console{stdout, stderr})
+	return errors.Join(err, s.close(context.WithoutCancel(ctx)))
+}
+
+type console struct{ out, words io.Writer }
+
+func (d Daemon) run(ctx context.Context, s *system, ln net.Listener, c console) error {
+	base, err := ensureBase(ctx, s, c.words)
+	if err != nil {
+		return err
+	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	key, err := s.ensureKey(ctx)
+	if err != nil {
+		return err
+	}
+	s.node.Warm(base)
+	url := "http://" + ln.Addr().String()
+	if err := s.announce(url); err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler:           d.handler(s),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	greet(c, url, key, s)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.farewell(c.words)
+	return drain(ctx, srv)
+}
+
+// drain lets requests under way finish, but not streams that never do.
+func drain(ctx context.Context, srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return srv.Close()
+}
+
+// handler puts the sandboxes' edge in front of the API.
+func (d Daemon) handler(s *system) http.Handler {
+	rest := api.New(api.Options{Control: s.control, Logger: s.logger, Version: version()})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if edge.Handles(r) {
+			s.edge.ServeHTTP(w, r)
+			return
+		}
+		if r.Header.Get("X-Sandlot-Pool") == "bypass" {
+			r = r.WithContext(node.WithoutPool(r.Context()))
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, (&errs.Error{Kind: errs.Conflict, Public: "address " + addr + " is in use by another program", Cause: err}).
+			WithHint("stop it, or choose another with --addr")
+	}
+	if err != nil {
+		return nil, errs.Wrap(err, errs.Invalid, "cannot listen on %s", addr)
+	}
+	return ln, nil
+}
+
+// ensureKey returns the first API key, made at the first start. A key the user
+// has revoked since does not come back while there are others.
+func (s *system) ensureKey(ctx context.Context) (string, error) {
+	path := s.path(keyFile)
+	data, err := os.ReadFile(path)
+	key := strings.TrimSpace(string(data))
+	if errors.Is(err, os.ErrNotExist) {
+		key = control.NewKeyText()
+		err = writeFile(path, []byte(key+"\n"), 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("first API key: %w", err)
+	}
+	if len(s.control.Keys()) > 0 {
+		return key, nil
+	}
+	_, err = s.control.AdoptKey(ctx, "first key", key)
+	return key, err
+}
+
+// announce tells the command line where the server is, until it ends.
+func (s *system) announce(url string) error {
+	data, err := json.Marshal(map[string]any{"url": url, "pid": os.Getpid(), "version": version()})
+	if err != nil {
+		return err
+	}
+	path := s.path(serverFile)
+	if err := writeFile(path, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("announce server: %w", err)
+	}
+	s.onClose(func(context.Context) error { return os.Remove(path) })
+	return nil
+}
+
+// writeFile writes beside and renames, so that a crash leaves the old or the new.
+func writeFile(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func greet(c console, url, key string, s *system) {
+	fmt.Fprintf(c.words, "sandlot is ready at %s: data in %s (%s), %d sandboxes running\n\n",
+		url, s.cfg.DataDir, s.uppers.Describe(), len(s.node.Launched()))
+	fmt.Fprintf(c.out, "export E2B_API_URL=%s\nexport E2B_SANDBOX_URL=%s\nexport E2B_VOLUME_API_URL=%s\nexport E2B_API_KEY=%s\n", url, url, url, key)
+	fmt.Fprintf(c.words, "\nPaste these lines into the shell of your E2B program, or run there: eval \"$(sandlot env)\"\nTry: sandlot run -- python3 -c 'print(1)'\n\n")
+}
+
+func (s *system) farewell(w io.Writer) {
+	if n := len(s.node.Launched()); n > 0 {
+		fmt.Fprintf(w, "\nstopping; %d sandboxes go on running and the next start finds them (sandlot serve --stop-all ends them)\n", n)
+		return
+	}
+	fmt.Fprintln(w, "\nstopping; no sandbox is running")
+}
+
+// ensureBase builds the base template if there is none, with a progress line.
+func ensureBase(ctx context.Context, s *system, w io.Writer) (t sandbox.Template, err error) {
+	line := progressLine{w: w}
+	t, err = s.templates.EnsureBase(ctx, line.report)
+	line.end()
+	if err != nil {
+		return t, fmt.Errorf("build base template: %w", err)
+	}
+	return t, nil
+}
+
+// progressLine rewrites one line on a terminal, and prints a line per stage
+// elsewhere.
+type progressLine struct {
+	w     io.Writer
+	stage string
+	shown bool
+}
+
+func (p *progressLine) report(u template.Progress) {
+	if isTerminal(p.w) {
+		fmt.Fprintf(p.w, "\r\033[Kbuilding the base template: %3.0f%% %s %s", u.Percent, u.Stage, u.Detail)
+		p.shown = true
+		return
+	}
+	if u.Stage != p.stage {
+		p.stage = u.Stage
+		fmt.Fprintf(p.w, "building the base template: %3.0f%% %s %s\n", u.Percent, u.Stage, u.Detail)
+	}
+}
+
+func (p *progressLine) end() {
+	if p.shown {
+		fmt.Fprintln(p.w)
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+)
+
+// The pool's size follows demand: enough for what was asked in the last window,
+// at least a few, at most the ceiling.
+const (
+	poolMin     = 4
+	poolWindow  = 30 * time.Second
+	poolLinger  = 5 * time.Minute // before unused ones are given back
+	retryPause  = time.Second     // after a launch that failed
+	retryLimit  = 30 * time.Second
+	demandShare = 0.25 // of a window's launches that may come at once
+)
+
+// pool holds started sandboxes of one template.
+type pool struct {
+	node     *Node
+	template sandbox.Template
+	wake     chan struct{} // capacity 1
+
+	mu      sync.Mutex
+	ready   []*box
+	claims  []time.Time // within the last window, bounded by the ceiling × 8
+	lastUse time.Time
+}
+
+// key tells templates apart whose sandboxes are not interchangeable.
+func key(t sandbox.Template) string { return t.ID + "/" + t.BuildID + "/" + t.Image }
+
+// pool returns the template's pool, and starts it the first time.
+func (n *Node) pool(t sandbox.Template) *pool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p, ok := n.pools[key(t)]
+	if ok && p.template.Limits == t.Limits {
+		return p
+	}
+	p = &pool{node: n, template: t, wake: make(chan struct{}, 1), lastUse: time.Now()}
+	n.pools[key(t)] = p
+	if !n.closed {
+		n.work.Go(func() { p.fill(n.ctx) })
+	}
+	return p
+}
+
+// Warm starts the pool of a template before anybody asks for it.
+func (n *Node) Warm(t sandbox.Template) {
+	if n.opts.PoolMax > 0 {
+		n.pool(t)
+	}
+}
+
+// take returns a ready sandbox, or nil. It never waits for the filling.
+func (p *pool) take() *box {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.lastUse = now
+	if len(p.claims) < 8*p.node.opts.PoolMax {
+		p.claims = append(p.claims, now)
+	}
+	defer p.signal()
+	for len(p.ready) > 0 {
+		b := p.ready[0]
+		p.ready = p.ready[1:]
+		if p.node.usable(b) {
+			return b
+		}
+	}
+	return nil
+}
+
+func (n *Node) usable(b *box) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.boxes[b.id] == b && !b.destroying
+}
+
+func (p *pool) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// target is how many should be ready now.
+func (p *pool) target(now time.Time) int {
+	recent := p.claims[:0]
+	for _, t := range p.claims {
+		if now.Sub(t) < poolWindow {
+			recent = append(recent, t)
+		}
+	}
+	p.claims = recent
+	demand := int(math.Ceil(float64(len(recent)) * demandShare))
+	return min(p.node.opts.PoolMax, max(poolMin, demand))
+}
+
+// missing returns how many launches the pool lacks; below zero it holds more
+// than it needs, and the surplus is returned once it has lingered.
+func (p *pool) missing() (lack int, surplus []*box) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	lack = p.target(now) - len(p.ready)
+	if lack < 0 && now.Sub(p.lastUse) > poolLinger {
+		surplus = append(surplus, p.ready[:-lack]...)
+		p.ready = p.ready[-lack:]
+	}
+	return lack, surplus
+}
+
+// fill owns the pool: it starts one sandbox at a time, since every launch is
+// processor time taken from those in use.
+func (p *pool) fill(ctx context.Context) {
+	pause := retryPause
+	for ctx.Err() == nil {
+		lack, surplus := p.missing()
+		for _, b := range surplus {
+			p.discard(ctx, b)
+		}
+		if lack <= 0 {
+			p.sleep(ctx, poolWindow)
+			continue
+		}
+		if err := p.launch(ctx); err != nil && ctx.Err() == nil {
+			p.node.opts.Logger.Error("fill pool", "template", p.template.ID, "error", err)
+			p.sleepFixed(ctx, pause)
+			pause = min(2*pause, retryLimit)
+			continue
+		}
+		pause = retryPause
+	}
+}
+
+func (p *pool) launch(ctx context.Context) error {
+	b, err := p.node.assemble(ctx, p.template)
+	if err != nil {
+		return err
+	}
+	// An answer means that the agent's start is over, and not the claimer's to
+	// wait for.
+	if err := b.agent.Ping(ctx); err != nil {
+		p.discard(ctx, b)
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = append(p.ready, b)
+	return nil
+}
+
+func (p *pool) discard(ctx context.Context, b *box) {
+	if err := p.node.Destroy(context.WithoutCancel(ctx), b.id); err != nil {
+		p.node.opts.Logger.Error("remove pooled sandbox", "sandbox_id", b.id, "error", err)
+	}
+}
+
+// sleep waits for demand, at most d.
+func (p *pool) sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.wake:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// sleepFixed waits d whatever is asked.
+func (p *pool) sleepFixed(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// Ready returns how many sandboxes of a template wait.
+func (n *Node) Ready(t sandbox.Template) int {
+	n.mu.Lock()
+	p, ok := n.pools[key(t)]
+	n.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ready)
+}
