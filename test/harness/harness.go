@@ -108,9 +108,14 @@ func Binary(t testing.TB, path string) string {
 
 // dataDir makes a directory for the server. Not t.TempDir: its removal would
 // follow mounts if a purge failed, and its path is too long for unix sockets.
+// Not /tmp: it may be in memory, which is not where servers keep their data.
 func dataDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sandlot-test-")
+	parent := os.Getenv("TMPDIR")
+	if parent == "" {
+		parent = "/var/tmp"
+	}
+	dir, err := os.MkdirTemp(parent, "sandlot-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
