@@ -141,7 +141,7 @@ func (m methods) dispatch(s *server, w http.ResponseWriter, r *http.Request) err
 	if !ok {
 		allow := strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 		w.Header().Set("Allow", allow)
-		return methodNotAllowed{method: r.Method, allow: allow}
+		return methodError{method: r.Method, allow: allow}
 	}
 	if rt.access == needsKey {
 		if err := s.authenticate(r); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -237,10 +238,11 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v2/sandboxes", `{"templateID":""}`, 400, "templateID"},
 		{"POST", "/v2/sandboxes", `{"templateID":7}`, 400, "templateID must be a string, not number"},
 		{"POST", "/v2/sandboxes", `{"templateID":"base"} {}`, 400, "after the JSON"},
-		{"POST", "/v2/sandboxes", `{"templateID":"base"}}`, 400, "not JSON"},
+		{"POST", "/v2/sandboxes", `{"templateID":"base"}}`, 400, "after the JSON"},
 		{"POST", "/v2/sandboxes", `{"templateID":"base","tiemout":5}`, 400, `"tiemout"`},
 		{"POST", "/v2/sandboxes", `{"templateID":"nope"}`, 404, `"nope"`},
 		{"POST", "/v2/sandboxes", huge, 413, "1048576"},
+		{"POST", "/v2/sandboxes", "{\"templateID\":\"\xff\"}", 400, "UTF-8"},
 		{"POST", "/v2/sandboxes", `{"templateID":"base","timeout":0}`, 400, "at least 1 second"},
 		{"POST", "/v2/sandboxes", `{"templateID":"base","timeout":-5}`, 400, "-5"},
 		{"POST", "/v2/sandboxes", `{"templateID":"base","timeout":2592001}`, 400, "2592000"},
@@ -362,19 +364,30 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestEveryRouteNeedsKey asks every path of the specification without a key.
-func TestEveryRouteNeedsKey(t *testing.T) {
+// TestEveryOperation asks for every operation of the specification without a
+// key: each must exist, and refuse unless it is public.
+func TestEveryOperation(t *testing.T) {
 	r := start(t, control.Options{})
-	for _, path := range []string{
-		"GET /v2/sandboxes", "POST /v2/sandboxes", "GET /sandboxes", "POST /sandboxes", "GET /sandboxes/x",
-		"DELETE /sandboxes/x", "POST /sandboxes/x/timeout", "POST /sandboxes/x/refreshes", "POST /sandboxes/x/connect",
-		"POST /v2/sandboxes/x/connect", "GET /templates", "GET /templates/aliases/x", "GET /api-keys", "POST /api-keys",
-		"DELETE /api-keys/x", "POST /sandboxes/x/pause",
-	} {
-		method, target, _ := strings.Cut(path, " ")
-		if w := r.send(t, r.request(t, method, target, "{}")); w.Code != http.StatusUnauthorized {
-			t.Errorf("%s without a key: %d", path, w.Code)
+	doc, err := loadDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			want := http.StatusUnauthorized
+			if op.Security != nil && len(*op.Security) == 0 {
+				want = http.StatusNoContent
+			}
+			target := regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "x")
+			if w := r.send(t, r.request(t, method, target, "{}")); w.Code != want {
+				t.Errorf("%s %s without a key: %d, want %d", method, target, w.Code, want)
+			}
+			n++
 		}
+	}
+	if n < 15 {
+		t.Errorf("only %d operations found", n)
 	}
 }
 

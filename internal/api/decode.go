@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -23,9 +25,16 @@ const maxBody = 1 << 20
 // decode reads a JSON object into v. Unknown fields and anything after the
 // object are errors. An empty body leaves v as it is when optional.
 func decode(w http.ResponseWriter, r *http.Request, v any, optional bool) error {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return decodeError(err)
+	}
+	if !utf8.Valid(body) { // encoding/json would replace what is not
+		return errs.New(errs.Invalid, "the body is not UTF-8 text")
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
+	err = dec.Decode(v)
 	if errors.Is(err, io.EOF) {
 		if optional {
 			return nil
@@ -35,10 +44,8 @@ func decode(w http.ResponseWriter, r *http.Request, v any, optional bool) error 
 	if err != nil {
 		return decodeError(err)
 	}
-	if _, err := dec.Token(); err == nil {
+	if rest := bytes.TrimSpace(body[dec.InputOffset():]); len(rest) > 0 {
 		return errs.New(errs.Invalid, "the body holds something after the JSON object")
-	} else if !errors.Is(err, io.EOF) {
-		return decodeError(err)
 	}
 	return nil
 }

@@ -10,24 +10,22 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
-// methodNotAllowed is the one status the table of kinds does not know: only
+// methodError is 405, the one status the table of kinds does not know: only
 // HTTP has methods.
-type methodNotAllowed struct{ method, allow string }
+type methodError struct{ method, allow string }
 
 // Error implements error.
-func (e methodNotAllowed) Error() string {
+func (e methodError) Error() string {
 	return fmt.Sprintf("%s is not possible here; use %s", e.method, e.allow)
 }
 
 // toWire returns what a client is told of err. The code is the HTTP status.
 func toWire(err error) rest.Error {
-	var m methodNotAllowed
-	if errors.As(err, &m) {
+	if m, ok := errors.AsType[methodError](err); ok {
 		return rest.Error{Code: http.StatusMethodNotAllowed, Message: m.Error()}
 	}
 	message := errs.PublicMessage(err)
-	var e *errs.Error
-	if errors.As(err, &e) && e.Hint != "" {
+	if e, ok := errors.AsType[*errs.Error](err); ok && e.Hint != "" {
 		message += ": " + e.Hint
 	}
 	return rest.Error{Code: errs.KindOf(err).HTTPStatus(), Message: message}
@@ -42,7 +40,12 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if body.Code >= http.StatusInternalServerError && r.Context().Err() == nil {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", body.Code, "error", err)
 	}
-	s.writeJSON(w, body.Code, body)
+	s.reply(w, body.Code, body)
+}
+
+// reply is writeJSON for what surely can be encoded.
+func (s *server) reply(w http.ResponseWriter, status int, body rest.Error) {
+	_ = s.writeJSON(w, status, body)
 }
 
 // recoverPanic turns a panic into an error of the server. A handler that wants
@@ -56,5 +59,5 @@ func (s *server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 		panic(p)
 	}
 	s.log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-	s.writeJSON(w, http.StatusInternalServerError, toWire(errs.New(errs.Internal, "")))
+	s.reply(w, http.StatusInternalServerError, toWire(errs.New(errs.Internal, "")))
 }

@@ -95,14 +95,23 @@ func startOn(t testing.TB, opt control.Options, s store.Store) *rig {
 	return r
 }
 
-// specification loads spec/openapi.yaml once.
-var loadSpecification = sync.OnceValues(func() (routers.Router, error) {
-	doc, err := openapi3.NewLoader().LoadFromFile("../../spec/openapi.yaml")
-	if err != nil {
-		return nil, err
-	}
-	return legacy.NewRouter(doc)
-})
+// loadDocument and loadSpecification read spec/openapi.yaml once.
+var (
+	loadDocument = sync.OnceValues(func() (*openapi3.T, error) {
+		doc, err := openapi3.NewLoader().LoadFromFile("../../spec/openapi.yaml")
+		if err != nil {
+			return nil, err
+		}
+		return doc, doc.Validate(context.Background())
+	})
+	loadSpecification = sync.OnceValues(func() (routers.Router, error) {
+		doc, err := loadDocument()
+		if err != nil {
+			return nil, err
+		}
+		return legacy.NewRouter(doc)
+	})
+)
 
 func specification(t testing.TB) routers.Router {
 	t.Helper()

@@ -141,8 +141,9 @@ type entry struct {
 
 	// Guarded by Control.mu.
 	sandbox Sandbox
-	gone    bool // torn down, row deleted, no longer in entries
-	tries   int  // failed teardowns
+	reason  string // why it ended
+	gone    bool   // torn down, row deleted, no longer in entries
+	tries   int    // failed teardowns
 	due     time.Time
 	index   int // in Control.due; -1 when not in it
 }

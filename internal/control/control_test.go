@@ -226,6 +226,28 @@ func TestKillsAtOnce(t *testing.T) {
 	}
 }
 
+// TestKillDuringSetTimeout kills a sandbox while its new end of life is being
+// written: the kill wins, and the row does not come back.
+func TestKillDuringSetTimeout(t *testing.T) {
+	r := start(t, control.Options{})
+	s := r.create(t, time.Minute)
+	killed := make(chan error, 1)
+	r.reg.fail(func() error {
+		go func() { killed <- r.Kill(t.Context(), s.ID) }()
+		for {
+			if _, err := r.Get(s.ID); err != nil {
+				return nil
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}, nil)
+	wantKind(t, r.SetTimeout(t.Context(), s.ID, time.Hour), errs.NotFound)
+	if err := <-killed; err != nil {
+		t.Error(err)
+	}
+	r.wantNothing(t)
+}
+
 // TestKillWhenClientGone ends the request before the kill.
 func TestKillWhenClientGone(t *testing.T) {
 	r := start(t, control.Options{})

@@ -174,7 +174,7 @@ func (c *Control) describeKey(name, text string) Key {
 	return Key{
 		ID: newUUID(), Name: name, Hash: sha256.Sum256([]byte(text)),
 		Prefix: keyPrefix, Length: len(value), MaskPrefix: value[:2], MaskSuffix: value[len(value)-4:],
-		CreatedAt: c.now(),
+		CreatedAt: c.opt.Now().UTC(),
 	}
 }
 

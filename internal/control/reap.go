@@ -19,8 +19,9 @@ const (
 	writeTimeout = 10 * time.Second
 	// maxRetryDelay bounds the wait between two tries of a teardown.
 	maxRetryDelay = time.Minute
-	// idleWait is how long the reaper sleeps when nothing has a deadline.
-	idleWait = time.Hour
+	// maxWait bounds how long the reaper sleeps: ends of life are wall-clock times,
+	// and a clock that jumps (suspend, NTP) does not move a timer.
+	maxWait = 10 * time.Second
 )
 
 // deadlines is a heap of entries by due (container/heap).
@@ -110,9 +111,9 @@ func (c *Control) popDue() (expired []*entry, wait time.Duration) {
 		expired = append(expired, e)
 	}
 	if len(c.due) == 0 {
-		return expired, idleWait
+		return expired, maxWait
 	}
-	return expired, c.due[0].due.Sub(now)
+	return expired, min(maxWait, c.due[0].due.Sub(now))
 }
 
 // retire puts a sandbox out of reach; finish must follow. It returns also an
@@ -130,8 +131,7 @@ func (c *Control) retire(id sandbox.ID, reason string) (*entry, bool) {
 func (c *Control) retireLocked(e *entry, reason string) {
 	c.unschedule(e)
 	if e.sandbox.State.CanBecome(sandbox.Stopping) {
-		e.sandbox.State = sandbox.Stopping
-		c.opt.Logger.Info("sandbox ends", "sandbox_id", e.id, "reason", reason)
+		e.sandbox.State, e.reason = sandbox.Stopping, reason
 	}
 }
 
@@ -168,7 +168,7 @@ func (c *Control) finish(ctx context.Context, e *entry) (did bool, err error) {
 		c.retryLater(e)
 		return false, fmt.Errorf("delete row: %w", err)
 	}
-	c.forget(e)
+	c.opt.Logger.Info("sandbox ended", "sandbox_id", e.id, "reason", c.forget(e))
 	return true, nil
 }
 
@@ -181,13 +181,15 @@ func (c *Control) retryLater(e *entry) {
 	c.schedule(e, c.opt.Now().Add(delay))
 }
 
-func (c *Control) forget(e *entry) {
+// forget drops an entry and returns why it ended.
+func (c *Control) forget(e *entry) (reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unschedule(e)
 	e.gone = true
 	e.sandbox.State = sandbox.Stopped
 	delete(c.entries, e.id)
+	return e.reason
 }
 
 func (c *Control) logFailure(op string, id sandbox.ID, err error) {

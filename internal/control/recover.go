@@ -80,6 +80,7 @@ func (c *Control) removeOrphans(ctx context.Context, rows []Sandbox, launched []
 		n++
 		c.mu.Lock()
 		e := c.insert(Sandbox{ID: id, State: sandbox.Stopping})
+		e.reason = "launched but never promised"
 		c.mu.Unlock()
 		_, err := c.finish(ctx, e)
 		c.logFailure("remove orphaned sandbox", id, err)

@@ -61,7 +61,7 @@ func (s *Store) apply(ctx context.Context, version int) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // does nothing after Commit
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
 	if _, err := tx.ExecContext(ctx, migrations[version-1]); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Store) prepare(ctx context.Context) error {
 			DO UPDATE SET spawns = excluded.spawns, last_spawn = excluded.last_spawn`},
 		{&q.listUsages, "SELECT template_id, spawns, last_spawn FROM usages ORDER BY template_id"},
 	} {
-		stmt, err := s.db.PrepareContext(ctx, p.text)
+		stmt, err := s.db.PrepareContext(ctx, p.text) //nolint:sqlclosecheck // closing the database closes them
 		if err != nil {
 			return fmt.Errorf("prepare %q: %w", p.text, err)
 		}

@@ -70,7 +70,7 @@ func (s *Store) Close() error {
 
 func dsn(path string) string {
 	pragmas := url.Values{"_pragma": {
-		"busy_timeout(2000)",
+		"busy_timeout(500)",
 		"locking_mode(EXCLUSIVE)", // before journal_mode, or shared memory is used
 		"journal_mode(WAL)",
 		"synchronous(NORMAL)",

@@ -10,11 +10,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/store"
 	"github.com/sandlot-dev/sandlot/internal/store/sqlite"
 	"github.com/sandlot-dev/sandlot/internal/store/storetest"
+	"github.com/sandlot-dev/sandlot/internal/testreq"
 )
 
 func open(t testing.TB, path string) *sqlite.Store {
@@ -124,6 +126,33 @@ func TestSecondOpen(t *testing.T) {
 	}
 }
 
+// TestFullDisk fills a small file system under the registry.
+func TestFullDisk(t *testing.T) {
+	testreq.Root(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	s := open(t, filepath.Join(dir, "registry.db"))
+	written := 0
+	var err error
+	for ; err == nil && written < 10_000; written++ {
+		err = s.PutSandbox(t.Context(), storetest.FullSandbox())
+	}
+	if !errs.Is(err, errs.NoSpace) || !strings.Contains(errs.PublicMessage(err), "full") {
+		t.Fatalf("after %d rows: %v, want kind no space", written, err)
+	}
+	rows, err := s.Sandboxes(t.Context())
+	if err != nil || len(rows) != written-1 {
+		t.Errorf("%d rows, %v, want the %d that were acknowledged", len(rows), err, written-1)
+	}
+}
+
 // TestKill ends a writing process with SIGKILL: every write that returned is
 // there afterwards.
 func TestKill(t *testing.T) {
@@ -149,8 +178,10 @@ func TestKill(t *testing.T) {
 		}
 		written[id] = true
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
 	rows, err := open(t, path).Sandboxes(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +201,7 @@ func writeUntilKilled(t *testing.T, path string) {
 		if err := s.PutSandbox(t.Context(), row); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintln(os.Stdout, row.ID)
+		_, _ = fmt.Fprintln(os.Stdout, row.ID)
 	}
 }
 
