@@ -24,9 +24,10 @@ type dirSink struct {
 	base  string
 	dirs  map[string]entry // attributes set last: writing into a directory changes its time
 	bytes int64
+	sync  bool
 }
 
-func newDirSink(tmp string) (*dirSink, error) {
+func newDirSink(tmp string, sync bool) (*dirSink, error) {
 	base := filepath.Join(tmp, rootName)
 	if err := os.Mkdir(base, 0o755); err != nil {
 		return nil, fmt.Errorf("make image directory: %w", err)
@@ -35,7 +36,7 @@ func newDirSink(tmp string) (*dirSink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image directory: %w", err)
 	}
-	return &dirSink{root: root, base: base, dirs: map[string]entry{}}, nil
+	return &dirSink{root: root, base: base, dirs: map[string]entry{}, sync: sync}, nil
 }
 
 func (s *dirSink) put(e entry, body io.Reader) error {
@@ -121,6 +122,9 @@ func (s *dirSink) close() (int64, error) {
 		if err := s.attributes(s.dirs[name]); err != nil {
 			return 0, fmt.Errorf("directory %s: %w", name, err)
 		}
+	}
+	if !s.sync {
+		return s.bytes, nil
 	}
 	d, err := os.Open(s.base)
 	if err != nil {

@@ -19,11 +19,12 @@ import (
 type erofsSink struct {
 	file    *os.File
 	w       *erofs.Writer
+	sync    bool
 	aborted bool
 }
 
-func newEROFSSink(f *os.File, spoolDir string) *erofsSink {
-	s := &erofsSink{file: f}
+func newEROFSSink(f *os.File, spoolDir string, sync bool) *erofsSink {
+	s := &erofsSink{file: f, sync: sync}
 	// A fixed build time makes equal trees equal files.
 	s.w = erofs.Create(s, erofs.WithTempDir(spoolDir), erofs.WithBuildTime(0, 0))
 	return s
@@ -112,8 +113,10 @@ func (s *erofsSink) close() (int64, error) {
 	if err := s.w.Close(); err != nil {
 		return 0, err
 	}
-	if err := s.file.Sync(); err != nil {
-		return 0, err
+	if s.sync {
+		if err := s.file.Sync(); err != nil {
+			return 0, err
+		}
 	}
 	fi, err := s.file.Stat()
 	if err != nil {

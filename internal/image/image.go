@@ -58,10 +58,11 @@ type Options struct {
 // processes may open the same directory: what one is still writing is locked,
 // and the others leave it alone.
 type Store struct {
-	dir    string
-	log    *slog.Logger
-	format Format
-	limits Limits
+	dir      string
+	log      *slog.Logger
+	format   Format
+	limits   Limits
+	volatile bool // images need not outlive a crash: fuzzing
 
 	mu     sync.Mutex
 	mounts map[string]bool // by digest: what this store mounted
@@ -91,6 +92,10 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 
 // OpenWith is Open with options.
 func OpenWith(dir string, log *slog.Logger, opts Options) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find image store: %w", err)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make image store: %w", err)
 	}

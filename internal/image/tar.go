@@ -162,9 +162,9 @@ func (s *Store) temp() (*temp, error) {
 // sink opens what writes into the temporary file or directory.
 func (t *temp) sink() (sink, error) {
 	if t.s.format == Directory {
-		return newDirSink(t.path)
+		return newDirSink(t.path, !t.s.volatile)
 	}
-	return newEROFSSink(t.file, t.s.dir), nil
+	return newEROFSSink(t.file, t.s.dir, !t.s.volatile), nil
 }
 
 // discard removes what was not committed.
@@ -182,7 +182,7 @@ func (t *temp) discard() {
 func (s *Store) commit(t *temp, digest string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Has(digest) {
+	if old, err := s.Stat(digest); err == nil && old.Format == s.format {
 		return nil
 	}
 	from, to := t.path, s.erofsPath(digest)
@@ -194,6 +194,9 @@ func (s *Store) commit(t *temp, digest string) error {
 	}
 	if s.format == EROFS {
 		t.path = ""
+	}
+	if s.volatile {
+		return nil
 	}
 	return syncDir(s.dir)
 }
