@@ -27,8 +27,9 @@ type Bootstrap struct {
 	AptOptions []string
 	// DpkgOptions apply during the build and stay in the result.
 	DpkgOptions []string
-	// Hook is a program that is run with the path of the file system when all
-	// packages are installed. It sees Env.
+	// Hook is a program that is run with the path of the file system twice: with
+	// MMDEBSTRAP_HOOK=essential when the smallest system is there, and with
+	// MMDEBSTRAP_HOOK=customize when all packages are. It sees Env.
 	Hook string
 	// Env is added to what the build sees of the environment.
 	Env []string
@@ -48,6 +49,9 @@ const grace = 10 * time.Second
 // and Run returns only after that. A failure carries the last lines of its
 // output.
 func (b Bootstrap) Run(ctx context.Context, w io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errs.New(errs.Forbidden, "building a template needs root")
+	}
 	program, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return errs.New(errs.Unsupported, "mmdebstrap is missing").
@@ -61,7 +65,12 @@ func (b Bootstrap) Run(ctx context.Context, w io.Writer) error {
 	cmd.Env = b.environ()
 	cmd.Dir = b.Dir
 	cmd.Stdout = w
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.WaitDelay = grace
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid: true, Pdeathsig: syscall.SIGTERM,
+		// What the build mounts is seen by nobody else and ends with it.
+		Unshareflags: syscall.CLONE_NEWNS,
+	}
 	output := &tail{step: b.Step}
 	cmd.Stderr = output
 	if err := runGroup(ctx, cmd); err != nil {
@@ -82,7 +91,7 @@ func (b Bootstrap) args() []string {
 		args = append(args, "--aptopt="+o)
 	}
 	if b.Hook != "" {
-		args = append(args, "--customize-hook="+b.Hook)
+		args = append(args, "--essential-hook="+b.Hook, "--customize-hook="+b.Hook)
 	}
 	args = append(args, b.Suite, "-")
 	return append(args, b.Mirror.Lines(b.Suite)...)
@@ -142,7 +151,7 @@ func hint(output string) string {
 	return "try again; if it stays, run mmdebstrap by hand with the same suite to see more"
 }
 
-// runGroup runs cmd, which must be the leader of its own process group. When
+// runGroup runs cmd, which must be made the leader of a process group. When
 // ctx ends it asks the group to end, and after a while makes it.
 func runGroup(ctx context.Context, cmd *exec.Cmd) error {
 	// The kernel sends Pdeathsig when the thread ends that started the child, so
