@@ -1,11 +1,23 @@
 #!/bin/sh
-# Turns the file system that mmdebstrap has just installed into the base
-# template. mmdebstrap calls it with the path of that file system; the settings
-# come from the environment (see recipe.go).
+# Turns what mmdebstrap installs into the base template. mmdebstrap calls it
+# twice with the path of the file system: when the essential packages are there,
+# and when all are. The settings come from the environment (see recipe.go).
 set -eu
 root=$1
 
 inside() { chroot "$root" "$@"; }
+
+# What dpkg is told to leave out is told now and not at the start: mmdebstrap
+# would then filter every essential package through Perl, which takes longer
+# than all the rest of the unpacking.
+if [ "$MMDEBSTRAP_HOOK" = essential ]; then
+	printf '%s\n' "$SANDLOT_DPKG" >"$root/etc/dpkg/dpkg.cfg.d/sandlot"
+	find "$root/usr/share/doc" -depth ! -type d ! -name copyright -delete
+	find "$root/usr/share/doc" -depth -mindepth 1 -type d -empty -delete
+	rm -rf "$root"/usr/share/man/* "$root"/usr/share/info/*
+	find "$root/usr/share/locale" -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
+	exit
+fi
 
 # The user that commands run as: uid 1000, sudo without a password.
 inside useradd --create-home --shell /bin/bash --uid 1000 --groups sudo user

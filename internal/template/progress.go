@@ -79,7 +79,9 @@ func (m *meter) run() {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		m.report(m.progress())
+		if p := m.progress(); !p.Done {
+			m.report(p)
+		}
 		select {
 		case <-tick.C:
 		case <-m.quit:

@@ -25,10 +25,9 @@ var packages = []string{
 	"python3", "python3-pip", "python3-venv", "python-is-python3", "nodejs",
 }
 
-// dpkgOptions keep the image small and the build quick; what is installed later
-// inside of a sandbox follows them too. Licences stay.
+// dpkgOptions keep the image small; what is installed later inside of a sandbox
+// follows them too. Licences stay.
 var dpkgOptions = []string{
-	"force-unsafe-io",
 	"path-exclude=/usr/share/doc/*",
 	"path-include=/usr/share/doc/*/copyright",
 	"path-exclude=/usr/share/man/*",
@@ -52,8 +51,10 @@ func RecipeHash() string {
 // bootstrap is the build of the base template from a mirror.
 func bootstrap(m debian.Mirror) debian.Bootstrap {
 	return debian.Bootstrap{
-		Suite: suite, Packages: packages, DpkgOptions: dpkgOptions, Mirror: m,
+		Suite: suite, Packages: packages, Mirror: m,
+		DpkgOptions: []string{"force-unsafe-io"}, // a build that is cut off is thrown away
 		Env: []string{
+			"SANDLOT_DPKG=" + strings.Join(dpkgOptions, "\n"),
 			"SANDLOT_NPM=" + npm,
 			"SANDLOT_SOURCES=" + strings.Join(m.Public().Lines(suite), "\n"),
 		},

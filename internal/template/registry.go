@@ -60,11 +60,11 @@ type Registry struct {
 // Open opens the registry, making its directories if they are missing and
 // removing what interrupted builds left.
 func Open(opts Options) (*Registry, error) {
-	r := &Registry{
-		opts: opts,
-		dir:  filepath.Join(opts.DataDir, "templates"),
-		tmp:  filepath.Join(opts.DataDir, "tmp"),
+	data, err := filepath.Abs(opts.DataDir) // builds have another working directory
+	if err != nil {
+		return nil, fmt.Errorf("find data directory: %w", err)
 	}
+	r := &Registry{opts: opts, dir: filepath.Join(data, "templates"), tmp: filepath.Join(data, "tmp")}
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make template directory: %w", err)
 	}
