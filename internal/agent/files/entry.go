@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -107,14 +108,15 @@ func (l *lister) stat(f *os.File, dir string, names []string, depth uint32) erro
 // is nothing.
 func (l *lister) entry(path, name string, st *unix.Stat_t) *pb.EntryInfo {
 	e := &pb.EntryInfo{
-		Name: name, Path: path, Size: st.Size,
+		Name: valid(name), Path: valid(path), Size: st.Size,
 		Type: fileType(st.Mode), Mode: st.Mode & 0o777, Permissions: permissions(st.Mode),
-		Owner: l.owner(st.Uid), Group: l.group(st.Gid),
-		ModifiedTime: &timestamppb.Timestamp{Seconds: st.Mtim.Sec, Nanos: int32(st.Mtim.Nsec)},
+		Owner: valid(l.owner(st.Uid)), Group: valid(l.group(st.Gid)),
+		ModifiedTime: timestamp(st.Mtim),
 	}
 	switch e.Type {
 	case pb.FileType_FILE_TYPE_SYMLINK:
 		target, exists := follow(path)
+		target = valid(target)
 		e.SymlinkTarget = &target
 		var t unix.Stat_t
 		if exists && unix.Stat(path, &t) == nil {
@@ -124,6 +126,16 @@ func (l *lister) entry(path, name string, st *unix.Stat_t) *pb.EntryInfo {
 		e.Metadata = readMetadata(path)
 	}
 	return e
+}
+
+// valid makes a name fit for protobuf, whose strings are UTF-8; a file name may
+// be anything.
+func valid(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+// timestamp keeps a file's time within what a Timestamp may say, years 1 to 9999.
+func timestamp(t unix.Timespec) *timestamppb.Timestamp {
+	const first, last = -62135596800, 253402300799
+	return &timestamppb.Timestamp{Seconds: min(max(t.Sec, first), last), Nanos: int32(t.Nsec)}
 }
 
 // follow returns the absolute path a link leads to, resolved as far as it

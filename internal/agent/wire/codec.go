@@ -9,12 +9,13 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sandlot-dev/sandlot/gen/envd/filesystem"
 	"github.com/sandlot-dev/sandlot/gen/envd/process"
 )
 
 // jsonCodec is the protobuf JSON mapping, with the messages written by hand that
-// are on the path of every command: a process's events. Reflection would cost
-// more than the rest of the reply, and twice the memory for its output.
+// are many or large: a process's events and the entries of a directory.
+// Reflection would cost more than the rest of the reply.
 type jsonCodec struct{}
 
 // Name makes this the codec of the JSON content types.
@@ -26,6 +27,8 @@ func (c jsonCodec) Marshal(message any) ([]byte, error) { return c.MarshalAppend
 // MarshalAppend encodes a protobuf message onto dst. Connect finds it by its name.
 func (jsonCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
 	switch m := message.(type) {
+	case *filesystem.ListDirResponse:
+		return appendList(dst, m), nil
 	case *process.StartResponse:
 		if out, ok := appendEvent(dst, m.GetEvent()); ok {
 			return out, nil
