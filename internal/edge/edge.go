@@ -118,6 +118,12 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.fail(w, t, err)
 		return
 	}
+	// Without this the HTTP/1 server closes the request's body when the reply
+	// begins, which may be before the transport has seen the body's end; it would
+	// then drop the connection to the agent, and with it the reply.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		e.logger.Debug("full duplex", "error", err)
+	}
 	e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
 }
 
