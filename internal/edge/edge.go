@@ -124,6 +124,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		e.logger.Debug("full duplex", "error", err)
 	}
+	// An agent answers before it has read the whole request (a command's stream
+	// starts with its first message). Without full duplex net/http closes the
+	// request's body at that moment, under the proxy that is still sending it,
+	// and the stream breaks. HTTP/2 always is duplex and says so by an error.
+	_ = http.NewResponseController(w).EnableFullDuplex()
 	e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
 }
 

@@ -51,7 +51,12 @@ func (n *Node) Recover(ctx context.Context) error {
 			n.opts.Logger.Info("sandbox is not taken over", "sandbox_id", row.ID, "reason", err)
 		}
 	}
-	return n.sweep(ctx, rows)
+	// What cannot be removed now is tried again at the next start; it must not
+	// keep the server from those who live.
+	if err := n.sweep(ctx, rows); err != nil {
+		n.opts.Logger.Error("sweep what an earlier server left", "error", err)
+	}
+	return nil
 }
 
 var errPooled = errors.New("it waited in the pool")

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/internal/agent/boot"
@@ -129,13 +130,15 @@ func (d *Driver) sweepOne(_ context.Context, id sandbox.ID) error {
 	if err != nil {
 		return err
 	}
-	_ = m.Freeze("THAWED")
-	pids, err := m.GetAllPids()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	for _, pid := range pids {
-		_ = unix.Kill(pid, unix.SIGKILL) // gone already: fine
+	_ = m.Freeze(cgroups.Thawed)
+	for _, dir := range m.GetPaths() {
+		pids, err := cgroups.GetAllPids(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL) // gone already: fine
+		}
 	}
 	return destroy(m)
 }
