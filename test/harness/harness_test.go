@@ -94,3 +94,31 @@ func TestInstalledFollowsTheLock(t *testing.T) {
 		t.Error("modules of another lock file were accepted")
 	}
 }
+
+// The whole life of a server, and proof that the check at the end would see
+// what a server leaves: it sees all kinds of things while the server runs.
+func TestServer(t *testing.T) {
+	before := Snapshot(t)
+	s := Start(t, Options{})
+	if got := strings.TrimSpace(s.CLI("run", "--", "echo", "hello")); got != "hello" {
+		t.Errorf("sandlot run said %q", got)
+	}
+	made := strings.Join(Snapshot(t).Since(before, s.Owner()), "\n")
+	for _, kind := range []string{"cgroup ", "interface ", "loop ", "process ", "claim ", "table "} {
+		if !strings.Contains("\n"+made, "\n"+kind) {
+			t.Errorf("no %s is seen to be the server's:\n%s", kind, made)
+		}
+	}
+	pid := s.PID()
+	s.Kill9()
+	if s.Running() || s.Healthy() {
+		t.Error("the server survived kill -9")
+	}
+	s.Restart()
+	if !s.Healthy() || s.PID() == pid {
+		t.Error("the server did not come back")
+	}
+	if _, err := s.TryCLI("no-such-command"); err == nil {
+		t.Error("a failing command gave no error")
+	}
+}

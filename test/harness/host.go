@@ -14,11 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"github.com/sandlot-dev/sandlot/internal/slot"
 )
 
 // Thing is one object of the kernel's that a server makes: a mount, a control
-// group, an interface, a loop device, a process, or a claim of slots.
+// group, an interface, a packet filter's table, a loop device, a process, or a
+// claim of slots.
 type Thing struct {
 	// Text says what it is, with every name it has.
 	Text string
@@ -90,7 +93,7 @@ func (o Owner) has(t Thing) bool {
 func Snapshot(t testing.TB) Host {
 	t.Helper()
 	h := Host{}
-	for _, list := range []func(func(Thing) bool){mounts, cgroups, interfaces, loops, processes, claims} {
+	for _, list := range []func(func(Thing) bool){mounts, cgroups, interfaces, tables, loops, processes, claims} {
 		for thing := range list {
 			h[thing] = struct{}{}
 		}
@@ -176,6 +179,20 @@ func interfaces(yield func(Thing) bool) {
 	list, _ := net.Interfaces()
 	for _, i := range list {
 		if n, ok := slot.FromInterface(i.Name); ok && !yield(Thing{"interface " + i.Name, n}) {
+			return
+		}
+	}
+}
+
+// tables lists the packet filter's tables.
+func tables(yield func(Thing) bool) {
+	conn, err := nftables.New()
+	if err != nil {
+		return
+	}
+	list, _ := conn.ListTables() // none without root
+	for _, table := range list {
+		if !yield(Thing{"table " + table.Name, -1}) {
 			return
 		}
 	}
