@@ -142,15 +142,6 @@ func zombie(pid int) bool {
 	return err == nil && strings.Contains(string(b), ") Z ")
 }
 
-func TestRunNeedsRoot(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("only for ordinary users")
-	}
-	if err := (Bootstrap{}).Run(t.Context(), &bytes.Buffer{}); !errs.Is(err, errs.Forbidden) {
-		t.Errorf("Run: %v, want %v", err, errs.Forbidden)
-	}
-}
-
 // fakeMmdebstrap puts a program of that name on PATH.
 func fakeMmdebstrap(t *testing.T, script string) {
 	t.Helper()

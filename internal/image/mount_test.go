@@ -180,8 +180,10 @@ func BenchmarkMount(b *testing.B) {
 		if _, err := s.Mount(b.Context(), info.Digest); err != nil {
 			b.Fatal(err)
 		}
+		b.StopTimer()
 		if err := s.Unmount(b.Context(), info.Digest); err != nil {
 			b.Fatal(err)
 		}
+		b.StartTimer()
 	}
 }
