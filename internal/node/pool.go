@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
@@ -118,8 +120,9 @@ func (p *pool) missing() (lack int, surplus []*box) {
 	return lack, surplus
 }
 
-// fill owns the pool: it starts one sandbox at a time, since every launch is
-// processor time taken from those in use.
+// fill owns the pool. It starts few sandboxes at a time, since every launch is
+// processor time taken from those in use; two, because on cgroup v1 half of a
+// launch is waiting for the kernel.
 func (p *pool) fill(ctx context.Context) {
 	pause := retryPause
 	for ctx.Err() == nil {
@@ -131,7 +134,7 @@ func (p *pool) fill(ctx context.Context) {
 			p.sleep(ctx, poolWindow)
 			continue
 		}
-		if err := p.launch(ctx); err != nil && ctx.Err() == nil {
+		if err := p.launchSome(ctx, min(lack, 2)); err != nil && ctx.Err() == nil {
 			p.node.opts.Logger.Error("fill pool", "template", p.template.ID, "error", err)
 			p.sleepFixed(ctx, pause)
 			pause = min(2*pause, retryLimit)
@@ -139,6 +142,14 @@ func (p *pool) fill(ctx context.Context) {
 		}
 		pause = retryPause
 	}
+}
+
+func (p *pool) launchSome(ctx context.Context, n int) error {
+	var g errgroup.Group
+	for range n {
+		g.Go(func() error { return p.launch(ctx) })
+	}
+	return g.Wait()
 }
 
 func (p *pool) launch(ctx context.Context) error {

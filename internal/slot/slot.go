@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
@@ -181,6 +183,11 @@ func (p *Pool) Forget() error {
 // claim takes one more block: a free one, or one whose owner's directory is
 // gone.
 func (p *Pool) claim() error {
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for b := range blocks {
 		ok, err := p.tryClaim(b)
 		if err != nil {
@@ -193,6 +200,20 @@ func (p *Pool) claim() error {
 	}
 	return errs.New(errs.Exhausted, "all %d sandbox slots of this host are in use", blocks*blockSize).
 		WithHint("servers with other data directories may hold some; see %s", p.dir)
+}
+
+// lock keeps other servers from claiming at the same time: between finding a
+// block abandoned and taking it over, nobody else may.
+func (p *Pool) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(p.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock blocks: %w", err)
+	}
+	return func() { f.Close() }, nil
 }
 
 // tryClaim links a complete file into place, so that no reader ever sees a
