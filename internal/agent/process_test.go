@@ -489,6 +489,19 @@ func TestTimeoutKills(t *testing.T) {
 	}
 }
 
+// TestTimeoutKillsWithoutClient has the client leave before its timeout passes.
+func TestTimeoutKillsWithoutClient(t *testing.T) {
+	a := startAgent(t)
+	deadline, stop := context.WithTimeout(t.Context(), 400*time.Millisecond)
+	defer stop()
+	ctx, leave := context.WithCancel(deadline)
+	r := a.start(t, ctx, shell("sleep 60"))
+	leave()
+	if got := a.attach(t, r.pid).finish().end.GetStatus(); got != "signal: killed" {
+		t.Errorf("the process ended with %q", got)
+	}
+}
+
 // TestConnectTimeout lets only the stream end.
 func TestConnectTimeout(t *testing.T) {
 	a := startAgent(t)
