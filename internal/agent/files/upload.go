@@ -189,7 +189,7 @@ func (u *upload) store(path string, body io.Reader) error {
 	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return writeInto(target, body)
 	case err == nil:
-		mode = st.Mode & 0o7777
+		mode = st.Mode & 0o777 // new content has not earned a set-id bit
 	default:
 		if err := u.s.ensureDir(filepath.Dir(target), u.user); err != nil {
 			return err
@@ -254,7 +254,7 @@ func (u *upload) complete(f *os.File, target string, mode uint32, body io.Reader
 			return wire.Errno(err, "set owner of", target)
 		}
 	}
-	// After chown, which takes set-id bits away, and past the umask.
+	// Past the umask.
 	if err := unix.Fchmod(int(f.Fd()), mode); err != nil {
 		return wire.Errno(err, "set mode of", target)
 	}

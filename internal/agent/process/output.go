@@ -172,7 +172,7 @@ func (o *output) commit(n int, from stream) {
 // taken nothing for the stall limit.
 func (o *output) waitSpace() {
 	o.mu.Lock()
-	if o.closed || o.oldestWanted() == o.end {
+	if o.closed || len(o.room()) > 0 {
 		o.mu.Unlock()
 		return
 	}

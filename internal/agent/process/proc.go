@@ -105,16 +105,19 @@ func (p *proc) exited(status syscall.WaitStatus) {
 // measure notes how much of an output the process itself has written: that much
 // is delivered however long subscribers take.
 func (p *proc) measure(pp *pipe) {
-	if pp.ended {
-		return
+	if !pp.ended {
+		// In this order: what is read between the two counts once.
+		done, _ := p.out.progress(pp.from)
+		pp.due = done + int64(pp.unread())
 	}
-	// In this order: what is read between the two counts once.
-	done, _ := p.out.progress(pp.from)
-	_ = pp.raw.Control(func(fd uintptr) {
-		if left, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
-			pp.due = done + int64(left)
-		}
+}
+
+// unread returns how much is in the pipe now.
+func (pp *pipe) unread() (n int) {
+	_ = pp.raw.Control(func(fd uintptr) { // fails when closed: nothing is there
+		n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
 	})
+	return n
 }
 
 // checkQuiet ends a process that has exited but whose outputs stay open.
@@ -136,7 +139,8 @@ func (p *proc) quietIn(now time.Time) time.Duration {
 	last := p.exitedAt
 	for _, pp := range p.io.outs {
 		done, at := p.out.progress(pp.from)
-		if !pp.ended && done < pp.due {
+		// Someone else may have opened the pipe and read from it.
+		if !pp.ended && done < pp.due && pp.unread() > 0 {
 			return quietTime
 		}
 		if at.After(last) {
