@@ -62,4 +62,3 @@ func BenchmarkOutput(b *testing.B) {
 		}
 	}
 }
-

@@ -56,6 +56,7 @@ type modelSub struct {
 }
 
 func checkModel(t *testing.T, r *rand.Rand) {
+	t.Helper()
 	o := newOutput()
 	var all []byte
 	var origin []stream
@@ -221,7 +222,7 @@ func TestFill(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := newOutput()
-	if _, err := o.fill(fd, stdout); err != syscall.EAGAIN {
+	if _, err := o.fill(fd, stdout); !errors.Is(err, syscall.EAGAIN) {
 		t.Errorf("an empty pipe: %v", err)
 	}
 	_, _ = w.WriteString("abc")
@@ -230,7 +231,7 @@ func TestFill(t *testing.T) {
 	}
 	s := mustSubscribe(t, o)
 	feed(t, o, make([]byte, ringMax), stdout)
-	if _, err := o.fill(fd, stdout); err != errFull {
+	if _, err := o.fill(fd, stdout); !errors.Is(err, errFull) {
 		t.Errorf("a full ring: %v", err)
 	}
 	s.detach()

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"strconv"
 	"sync"
 	"syscall"
@@ -63,12 +64,12 @@ func (p *proc) pump(pp *pipe) {
 		var err error
 		waitErr := pp.raw.Read(func(fd uintptr) bool {
 			n, err = p.out.fill(int(fd), pp.from)
-			return err != syscall.EAGAIN
+			return !errors.Is(err, syscall.EAGAIN)
 		})
 		switch {
 		case waitErr != nil:
 			return // closed by us
-		case err == errFull:
+		case errors.Is(err, errFull):
 			p.out.waitSpace()
 		case err != nil || n == 0:
 			return // EIO is how a terminal without users ends

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -126,9 +127,9 @@ func (s *Service) find(sel *pb.ProcessSelector) (*proc, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := len(s.procs) - 1; i >= 0; i-- {
-		if match(s.procs[i]) {
-			return s.procs[i], nil
+	for _, p := range slices.Backward(s.procs) {
+		if match(p) {
+			return p, nil
 		}
 	}
 	return nil, errs.New(errs.NotFound, "no process with %s is running", name)

@@ -132,7 +132,7 @@ func TestOrphans(t *testing.T) {
 // statuses were right and no zombie is left.
 func playInit() {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		fmt.Println("become subreaper:", err)
+		fmt.Fprintln(os.Stdout, "become subreaper:", err)
 		return
 	}
 	r := reaper.New(reaper.All)
@@ -141,11 +141,11 @@ func playInit() {
 		wg.Go(func() {
 			_, exited, err := start(r, fmt.Sprintf("(sleep 0.05; exit 3) & (exit 4) & exit %d", i))
 			if err != nil {
-				fmt.Println("start:", err)
+				fmt.Fprintln(os.Stdout, "start:", err)
 				return
 			}
 			if s := <-exited; s.ExitStatus() != i {
-				fmt.Println("status", s, "of child", i)
+				fmt.Fprintln(os.Stdout, "status", s, "of child", i)
 			}
 		})
 	}
@@ -153,12 +153,12 @@ func playInit() {
 	for range 200 {
 		if children() == "" {
 			r.Close()
-			fmt.Println("ok")
+			fmt.Fprintln(os.Stdout, "ok")
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	fmt.Println("children left:", children())
+	fmt.Fprintln(os.Stdout, "children left:", children())
 }
 
 // children lists the processes whose parent is this one.

@@ -86,8 +86,7 @@ func Errno(err error, op, path string) error {
 		return nil
 	}
 	kind, text := errs.Internal, "input/output error"
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		kind, text = kindOf(errno), errno.Error()
 	} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		kind, text = errs.Timeout, "not done in time"
