@@ -130,13 +130,11 @@ func TestStat(t *testing.T) {
 }
 
 func TestPathsFromHome(t *testing.T) {
-	home, err := os.UserHomeDir()
-	must(t, err)
 	a := startAgent(t)
 	for _, path := range []string{"", "~", ".", "~/", "x/.."} {
 		got, err := a.stat(t, path)
-		if err != nil || got.GetPath() != home {
-			t.Errorf("stat of %q: %s, %v; want %s", path, got.GetPath(), err, home)
+		if err != nil || got.GetPath() != a.home {
+			t.Errorf("stat of %q: %s, %v; want %s", path, got.GetPath(), err, a.home)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package agent_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,9 +21,11 @@ import (
 // testAgent is an agent that serves a real unix socket until the test ends.
 type testAgent struct {
 	socket string
-	http   *http.Client
-	proc   processconnect.ProcessClient
-	fs     filesystemconnect.FilesystemClient
+	// home is the home directory of the agent's own user.
+	home string
+	http *http.Client
+	proc processconnect.ProcessClient
+	fs   filesystemconnect.FilesystemClient
 }
 
 // base is the URL of the agent; the transport ignores the host.
@@ -34,7 +38,9 @@ func startAgent(t testing.TB) *testAgent {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	a := &testAgent{socket: filepath.Join(dir, "agent.sock")}
+	a := &testAgent{socket: filepath.Join(dir, "agent.sock"), home: filepath.Join(dir, "home")}
+	opts := a.accounts(t, dir)
+	opts.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	ln, err := net.Listen("unix", a.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +48,7 @@ func startAgent(t testing.TB) *testAgent {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- agent.Serve(ctx, ln, agent.Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		done <- agent.Serve(ctx, ln, opts)
 	}()
 	a.connect(t)
 	t.Cleanup(func() {
@@ -55,7 +61,28 @@ func startAgent(t testing.TB) *testAgent {
 	return a
 }
 
+// accounts gives the agent's user a home directory of its own.
+func (a *testAgent) accounts(t testing.TB, dir string) agent.Options {
+	t.Helper()
+	name := "tester"
+	if os.Geteuid() == 0 {
+		name = "root"
+	}
+	passwd := fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\ndaemon:x:1:1::/usr/sbin:/usr/sbin/nologin\n", name, os.Geteuid(), os.Getegid(), a.home)
+	opts := agent.Options{PasswdFile: filepath.Join(dir, "passwd"), GroupFile: filepath.Join(dir, "group")}
+	err := errors.Join(
+		os.Mkdir(a.home, 0o755),
+		os.WriteFile(opts.PasswdFile, []byte(passwd), 0o644),
+		os.WriteFile(opts.GroupFile, []byte("root:x:0:\ndaemon:x:1:\n"), 0o644),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opts
+}
+
 func (a *testAgent) connect(t testing.TB) {
+	t.Helper()
 	transport := &http.Transport{DialContext: a.dial, DisableCompression: true, MaxIdleConnsPerHost: 16}
 	a.http = &http.Client{Transport: transport}
 	a.proc = processconnect.NewProcessClient(a.http, base, connect.WithProtoJSON())

@@ -18,10 +18,6 @@ import (
 
 func TestStart(t *testing.T) {
 	a := startAgent(t)
-	home, err := os.UserHomeDir()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	for name, test := range map[string]struct {
 		req            *pb.StartRequest
@@ -34,7 +30,7 @@ func TestStart(t *testing.T) {
 		"killed":        {shell("kill -9 $$"), "", "", ended(-1, "signal: killed")},
 		"terminated":    {shell("kill -15 $$"), "", "", ended(-1, "signal: terminated")},
 		"found in PATH": {&pb.StartRequest{Process: &pb.ProcessConfig{Cmd: "echo", Args: []string{"a b", "c"}}}, "a b c\n", "", ended(0, "exit status 0")},
-		"home":          {shell("pwd"), home + "\n", "", ended(0, "exit status 0")},
+		"home":          {shell("pwd"), a.home + "\n", "", ended(0, "exit status 0")},
 		"no input":      {withoutInput(shell("cat; echo done")), "done\n", "", ended(0, "exit status 0")},
 		"own session":   {shell("ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo yes"), "yes\n", "", ended(0, "exit status 0")},
 		"not UTF-8":     {shell(`printf '\377\000\376'`), "\xff\x00\xfe", "", ended(0, "exit status 0")},

@@ -297,6 +297,7 @@ func TestAbortedUpload(t *testing.T) {
 	must(t, err)
 	_, err = io.WriteString(conn, "POST "+filesURL(file)+" HTTP/1.1\r\nHost: x\r\nContent-Type: "+octets+"\r\nContent-Length: 1000\r\n\r\npart")
 	must(t, err)
+	eventually(t, "the upload has begun", func() bool { return len(leftovers(t, dir)) == 1 })
 	_ = conn.Close()
 	eventually(t, "nothing is left behind", func() bool { return len(leftovers(t, dir)) == 0 })
 	if got := read(t, file); got != "old" {

@@ -67,7 +67,7 @@ func checkModel(t *testing.T, r *rand.Rand) {
 		case k < 4:
 			p := make([]byte, 1+r.IntN(sizes[r.IntN(len(sizes))]))
 			for i := range p {
-				p[i] = byte(r.Uint32())
+				p[i] = byte((len(all) + i) * 7 / 3)
 			}
 			from := stream(r.IntN(2))
 			n := feed(t, o, p, from)
