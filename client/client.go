@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 
@@ -109,9 +110,7 @@ func (c *Client) request(ctx context.Context, a apiCall) (*http.Request, error) 
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range a.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, a.header)
 	req.Header.Set("User-Agent", userAgent)
 	if c.opts.APIKey != "" {
 		req.Header.Set("X-API-Key", c.opts.APIKey)

@@ -224,7 +224,7 @@ func TestErrorClasses(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ func TestHandle(t *testing.T) {
 	if !ok || got.Stdout != "got it\n" || got.ExitCode != 143 || !strings.Contains(exit.Error(), "signal: terminated") {
 		t.Errorf("Wait = %+v, %v", got, err)
 	}
-	if again, err2 := cmd.Wait(ctx); again != got || err2 != err {
+	if again, err2 := cmd.Wait(ctx); again != got || !errors.Is(err2, err) {
 		t.Errorf("second Wait = %+v, %v", again, err2)
 	}
 	if err := cmd.Kill(ctx); !errors.Is(err, client.ErrNotFound) {
@@ -485,8 +485,11 @@ func b2i(b bool) int64 {
 func TestPortsInside(t *testing.T) {
 	_, c := connect(t)
 	sbx := create(t, c)
-	hc := &http.Client{Transport: sbx.Transport(8000)}
-	resp, err := hc.Get("http://anything.invalid/path")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://anything.invalid/path", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := sbx.Transport(8000).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

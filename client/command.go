@@ -42,13 +42,27 @@ type Command struct {
 	err    error
 }
 
+// streamContext returns a context that ends with parent but hides its deadline.
+// The protocol would hand a deadline to the sandbox, which would kill the
+// command at about the moment the stream ends: whether the caller sees the one
+// or the other must not be left to chance.
+func streamContext(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	stop := context.AfterFunc(parent, func() { cancel(context.Cause(parent)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // open starts a stream, waits for its first event and begins to receive.
 func (c *Commands) open(ctx context.Context, cfg commandConfig, start func(context.Context) (eventStream, error)) (*Command, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := streamContext(ctx)
 	stream, err := start(ctx)
 	if err != nil {
+		err = c.sbx.fail(ctx, err)
 		cancel()
-		return nil, c.sbx.fail(ctx, err)
+		return nil, err
 	}
 	first, ok := stream.next()
 	if !ok || first.GetStart() == nil {

@@ -141,7 +141,7 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	defer func() { err = errors.Join(err, b.fleet.close(ctx)) }()
 	report = &Report{Server: opts.Client.APIURL(), Started: time.Now().UTC(), Host: host()}
 	for i, s := range rows {
-		fmt.Fprintf(opts.Progress, "[%d/%d] %s\n", i+1, len(rows), s.title)
+		_, _ = fmt.Fprintf(opts.Progress, "[%d/%d] %s\n", i+1, len(rows), s.title)
 		row := b.measure(ctx, s)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("measurement stopped: %w", context.Cause(ctx))

@@ -78,6 +78,7 @@ func TestJudge(t *testing.T) {
 }
 
 func connect(t *testing.T) (*clienttest.Server, Options) {
+	t.Helper()
 	server := clienttest.New(t)
 	c, err := client.New(client.Options{APIURL: server.URL, APIKey: clienttest.Key})
 	if err != nil {

@@ -54,7 +54,7 @@ func (f *fleet) many(ctx context.Context, n int) ([]*client.Sandbox, error) {
 // settle removes the run's sandboxes after a row and waits a little. Errors
 // come out at the end, in close.
 func (f *fleet) settle(ctx context.Context) {
-	_, _ = f.killAll(ctx)
+	_ = f.killAll(ctx)
 	pause(ctx, settlePause)
 }
 
@@ -64,11 +64,10 @@ func (f *fleet) close(ctx context.Context) error {
 	interrupted := ctx.Err() != nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	_, err := f.killAll(ctx)
+	err := f.killAll(ctx)
 	if interrupted {
 		pause(ctx, settlePause)
-		_, err2 := f.killAll(ctx)
-		err = errors.Join(err, err2)
+		err = errors.Join(err, f.killAll(ctx))
 	}
 	if err != nil {
 		return fmt.Errorf("remove the sandboxes of this run: %w", err)
@@ -76,15 +75,15 @@ func (f *fleet) close(ctx context.Context) error {
 	return nil
 }
 
-func (f *fleet) killAll(ctx context.Context) (int, error) {
+func (f *fleet) killAll(ctx context.Context) error {
 	var ids []string
 	for info, err := range f.client.List(ctx, client.Filter{Metadata: f.run}) {
 		if err != nil {
-			return 0, err
+			return err
 		}
 		ids = append(ids, info.ID)
 	}
-	return len(ids), parallel(ctx, killers, len(ids), func(ctx context.Context, i int) error {
+	return parallel(ctx, killers, len(ids), func(ctx context.Context, i int) error {
 		if err := f.client.Kill(ctx, ids[i]); err != nil && !errors.Is(err, client.ErrNotFound) {
 			return err
 		}

@@ -37,7 +37,7 @@ func runc(ctx context.Context, b *bench) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := makeBundle(ctx, path, dir); err != nil {
 		return outcome{}, err
 	}

@@ -10,13 +10,8 @@ import (
 	"time"
 )
 
-const (
-	// calm is how long the host rests before memory is read: kernel objects of
-	// ended sandboxes are freed late.
-	calm = 3 * time.Second
-	// readings are taken of the memory that is available, readingPause apart.
-	readings, readingPause = 5, 200 * time.Millisecond
-)
+// readings are taken of the memory that is available, readingPause apart.
+const readings, readingPause = 5, 200 * time.Millisecond
 
 // memory returns a row that keeps n sandboxes alive and looks at the host.
 func memory(n int) func(context.Context, *bench) (outcome, error) {

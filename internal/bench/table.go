@@ -1,29 +1,41 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 )
 
 // WriteTable prints the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	fmt.Fprintf(w, "%s on %d CPUs, %d MiB, Linux %s; load %.2f before, %.2f after\n\n",
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s on %d CPUs, %d MiB, Linux %s; load %.2f before, %.2f after\n\n",
 		r.Server, r.Host.CPUs, r.Host.MemoryMiB, r.Host.Kernel, r.Host.LoadBefore, r.Host.LoadAfter)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "ROW\tN\tMIN\tP50\tP95\tP99\tVALUE\tTARGET\tFLOOR P50\tVERDICT\t\n")
+	r.figures(&out)
+	out.WriteByte('\n')
 	for _, row := range r.Rows {
-		fmt.Fprintln(t, row.cells())
+		fmt.Fprintf(&out, "%s: %s%s\n", row.Name, row.Title, remark(row.Note))
 	}
-	if err := t.Flush(); err != nil {
-		return err
+	out.WriteString("\nfloor: a local fork, exec and wait of /bin/true, sampled in turn with the row\n")
+	if busy := max(r.Host.LoadBefore, r.Host.LoadAfter); busy > float64(r.Host.CPUs) {
+		fmt.Fprintf(&out, "other work wanted the processors too (load %.2f on %d): the figures are worse than the server is\n", busy, r.Host.CPUs)
 	}
-	fmt.Fprintln(w)
-	for _, row := range r.Rows {
-		fmt.Fprintf(w, "%s: %s%s\n", row.Name, row.Title, remark(row.Note))
-	}
-	_, err := fmt.Fprint(w, "\nfloor: a local fork, exec and wait of /bin/true, sampled in turn with the row\n")
+	_, err := out.WriteTo(w)
 	return err
+}
+
+// figures writes the aligned part.
+func (r *Report) figures(out *bytes.Buffer) {
+	var cells strings.Builder
+	cells.WriteString("ROW\tN\tMIN\tP50\tP95\tP99\tVALUE\tTARGET\tFLOOR P50\tVERDICT\t\n")
+	for _, row := range r.Rows {
+		cells.WriteString(row.cells() + "\n")
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = io.WriteString(t, cells.String()) // a buffer never refuses
+	_ = t.Flush()
 }
 
 // cells formats a row of the table, each cell ended by a tab.

@@ -34,6 +34,7 @@ func invoke(ctx context.Context, env []string, in io.Reader, server Server, args
 
 // against returns the environment of programs that use a fake server.
 func against(t *testing.T) (*clienttest.Server, []string) {
+	t.Helper()
 	s := clienttest.New(t)
 	return s, []string{"E2B_API_URL=" + s.URL, "E2B_API_KEY=" + clienttest.Key, "SANDLOT_DATA_DIR=" + t.TempDir()}
 }

@@ -18,11 +18,11 @@ import (
 // exitInterrupted is what shells report for a program that SIGINT ended.
 const exitInterrupted = 130
 
-// passedCode ends the program with another program's exit code, without a word.
-type passedCode int
+// exitCodeError ends the program with another program's exit code, without a word.
+type exitCodeError int
 
 // Error is never shown.
-func (c passedCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+func (c exitCodeError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // verdict is what the caller learns of an error.
 type verdict struct {
@@ -32,7 +32,7 @@ type verdict struct {
 
 // report writes an error for people and returns the exit code.
 func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
-	if code, ok := errors.AsType[passedCode](err); ok {
+	if code, ok := errors.AsType[exitCodeError](err); ok {
 		return int(code)
 	}
 	v := a.judge(ctx, cmd, err)

@@ -226,7 +226,7 @@ func (a *app) passThrough(ctx context.Context, sbx *client.Sandbox, argv []strin
 		}
 	}
 	if result.ExitCode != 0 {
-		return passedCode(result.ExitCode)
+		return exitCodeError(result.ExitCode)
 	}
 	return nil
 }

@@ -56,9 +56,10 @@ type box struct {
 }
 
 // New starts a fake server that ends with the test.
-func New(t testing.TB) *Server {
+func New(tb testing.TB) *Server {
+	tb.Helper()
 	s, stop := Start()
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return s
 }
 
@@ -160,7 +161,7 @@ func (s *Server) serveBox(w http.ResponseWriter, r *http.Request, id string) {
 		return
 	}
 	if port := r.Header.Get("E2b-Sandbox-Port"); port != "49983" {
-		fmt.Fprintf(w, "port %s of %s: %s", port, id, r.URL.Path)
+		_, _ = fmt.Fprintf(w, "port %s of %s: %s", port, id, r.URL.Path)
 		return
 	}
 	if r.URL.Path == "/health" {

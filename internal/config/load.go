@@ -186,25 +186,25 @@ func walk(v reflect.Value, prefix string, visit func(string, reflect.Value)) {
 
 // parseInto reads text as a value of v's type.
 func parseInto(v reflect.Value, text string) error {
-	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return u.UnmarshalText([]byte(text))
 	}
-	switch v.Kind() {
-	case reflect.String:
+	switch v.Interface().(type) {
+	case string:
 		v.SetString(text)
-	case reflect.Bool:
+	case bool:
 		b, err := strconv.ParseBool(text)
 		if err != nil {
 			return fmt.Errorf("%q is neither true nor false", text)
 		}
 		v.SetBool(b)
-	case reflect.Int, reflect.Int64:
+	case int, int64:
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", text)
 		}
 		v.SetInt(n)
-	case reflect.Slice:
+	case []string:
 		v.Set(reflect.ValueOf(strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })))
 	default:
 		return fmt.Errorf("no way to read a %s", v.Type())
