@@ -39,12 +39,9 @@ type Host interface {
 	Launched() []sandbox.ID
 }
 
-// LaunchRequest is what a sandbox is launched with.
-type LaunchRequest struct {
-	Template sandbox.Template
-	// Env is added to the environment of every process started through the API.
-	Env map[string]string
-}
+// LaunchRequest is what a sandbox is launched with. It lives in sandbox, so
+// that a host needs not know who asks.
+type LaunchRequest = sandbox.LaunchRequest
 
 // Templates finds templates. It is safe for concurrent use.
 type Templates interface {

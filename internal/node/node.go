@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/agentclient"
-	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/driver"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/netns"
@@ -85,8 +84,6 @@ type Node struct {
 	boxes  map[sandbox.ID]*box
 	pools  map[string]*pool
 }
-
-var _ control.Host = (*Node)(nil)
 
 // box is one live sandbox and what it holds.
 type box struct {
@@ -162,7 +159,7 @@ func WithoutPool(ctx context.Context) context.Context {
 
 // Launch returns a running sandbox: one that waited in the template's pool, or,
 // when there is none, a new one.
-func (n *Node) Launch(ctx context.Context, req control.LaunchRequest) (sandbox.ID, error) {
+func (n *Node) Launch(ctx context.Context, req sandbox.LaunchRequest) (sandbox.ID, error) {
 	b, err := n.obtain(ctx, req.Template)
 	if err != nil {
 		return "", err
@@ -187,7 +184,7 @@ func (n *Node) obtain(ctx context.Context, t sandbox.Template) (*box, error) {
 
 // claim makes b the caller's: the agent learns its settings, the store that it
 // is no longer anybody's to sweep.
-func (n *Node) claim(ctx context.Context, b *box, req control.LaunchRequest) error {
+func (n *Node) claim(ctx context.Context, b *box, req sandbox.LaunchRequest) error {
 	err := b.agent.Init(ctx, agentclient.Init{
 		Env: mergeEnv(req.Template.Env, req.Env), DefaultUser: req.Template.User, DefaultWorkdir: req.Template.Workdir,
 	})

@@ -26,3 +26,10 @@ type Template struct {
 
 // NewTemplateID returns a fresh random template ID.
 func NewTemplateID() string { return randomText(20) }
+
+// LaunchRequest is what a sandbox is launched with.
+type LaunchRequest struct {
+	Template Template
+	// Env is added to the environment of every process started through the API.
+	Env map[string]string
+}
