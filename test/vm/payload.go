@@ -115,6 +115,7 @@ func (p payload) suites(ctx context.Context, tree string) ([]suite, error) {
 func (p payload) suite(name, dir string) suite {
 	env := []string{
 		"SANDLOT_BIN=" + inside + "/sandlot",
+		"TMPDIR=/var/tmp",            // /tmp is in memory, where EROFS images cannot be mounted from
 		"SANDLOT_COMPAT_SLOW=10",     // emulation takes its time
 		"SANDLOT_COMPAT_SDK=v2.51.0", // one version proves the machine
 	}
