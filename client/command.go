@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/gen/envd/process"
@@ -19,8 +20,8 @@ const MaxOutput = 64 << 20
 // writer.
 type Result struct {
 	Stdout, Stderr string
-	// ExitCode is 128 and the signal's number if a signal ended the command, -1
-	// if the end was not seen.
+	// ExitCode is 128 plus the signal's number if a signal ended the command, as
+	// shells have it, and -1 if the end was not seen.
 	ExitCode int
 	// Truncated says that a stream was longer than MaxOutput.
 	Truncated bool
@@ -40,6 +41,7 @@ type Command struct {
 	// The goroutine writes these before it closes done.
 	result Result
 	err    error
+	ended  bool // the end was seen
 }
 
 // streamContext returns a context that ends with parent but hides its deadline.
@@ -91,11 +93,31 @@ func (c *Command) receive(ctx context.Context, stream eventStream, out *output) 
 	default:
 		stream.next() // the end of the stream, so that its connection is used again
 		_ = stream.Close()
-		c.result.ExitCode = int(end.GetExitCode())
+		c.ended = true
+		c.result.ExitCode = exitCode(end)
 		if c.result.ExitCode != 0 || end.GetError() != "" {
 			c.err = &ExitError{Result: c.result, Reason: end.GetStatus()}
 		}
 	}
+}
+
+// signals are the names the agent gives to what can end a command, with their
+// numbers on Linux.
+var signals = map[string]int{
+	"hangup": 1, "interrupt": 2, "quit": 3, "illegal instruction": 4, "trace/breakpoint trap": 5, "aborted": 6,
+	"bus error": 7, "floating point exception": 8, "killed": 9, "user defined signal 1": 10, "segmentation fault": 11,
+	"user defined signal 2": 12, "broken pipe": 13, "alarm clock": 14, "terminated": 15,
+}
+
+// exitCode returns the code of a command that ended. On the wire the code is -1
+// for every signal, and only the status names it.
+func exitCode(end *process.ProcessEvent_EndEvent) int {
+	name, signaled := strings.CutPrefix(end.GetStatus(), "signal: ")
+	name, _, _ = strings.Cut(name, " (") // "(core dumped)"
+	if number, known := signals[name]; signaled && known {
+		return 128 + number
+	}
+	return int(end.GetExitCode())
 }
 
 // probeTimeout bounds the question whether a sandbox still runs.

@@ -87,7 +87,7 @@ func (c *Commands) Exec(ctx context.Context, argv []string, opts ...CommandOptio
 		return Result{ExitCode: -1}, err
 	}
 	<-cmd.done // which ctx, too, brings about
-	if cmd.result.ExitCode < 0 && ctx.Err() != nil {
+	if !cmd.ended && ctx.Err() != nil {
 		cmd.abandon(ctx)
 	}
 	return cmd.result, cmd.err

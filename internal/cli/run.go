@@ -211,13 +211,14 @@ func (a *app) passThrough(ctx context.Context, sbx *client.Sandbox, argv []strin
 	stop := a.forwardStdin(ctx, cmd)
 	result, err := cmd.Wait(context.WithoutCancel(ctx)) // its stream ends with ctx
 	stop()
-	if ctx.Err() != nil && result.ExitCode < 0 {
+	_, ended := errors.AsType[*client.ExitError](err)
+	if ctx.Err() != nil && err != nil && !ended {
 		killCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 		defer cancel()
 		_ = cmd.Kill(killCtx) // its sandbox may be gone already
 		return context.Cause(ctx)
 	}
-	if _, ended := errors.AsType[*client.ExitError](err); err != nil && !ended {
+	if err != nil && !ended {
 		return err
 	}
 	if a.json {

@@ -149,9 +149,6 @@ func (s *processService) command(ctx context.Context, req *connect.Request[proce
 
 func endEvent(state *os.ProcessState) *process.ProcessEvent {
 	end := &process.ProcessEvent_EndEvent{ExitCode: int32(state.ExitCode()), Exited: state.Exited(), Status: state.String()}
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		end.ExitCode = 128 + int32(status.Signal())
-	}
 	return &process.ProcessEvent{Event: &process.ProcessEvent_End{End: end}}
 }
 
