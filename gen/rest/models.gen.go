@@ -434,6 +434,18 @@ type TemplateAlias struct {
 // TemplateRef A template by ID, alias, name:tag or team/name.
 type TemplateRef = string
 
+// TemplateUpdate What to change of a template; what is left out stays.
+type TemplateUpdate struct {
+	CPUCount *int `json:"cpuCount,omitempty"`
+
+	// DiskSizeMB MiB.
+	DiskSizeMB *int `json:"diskSizeMB,omitempty"`
+
+	// MemoryMB MiB.
+	MemoryMB *int  `json:"memoryMB,omitempty"`
+	Public   *bool `json:"public,omitempty"`
+}
+
 // TimeoutRequest A new end of life.
 type TimeoutRequest struct {
 	// Timeout Seconds from now.
@@ -525,3 +537,6 @@ type CreateSandboxV2JSONRequestBody = NewSandboxV2
 
 // ConnectSandboxV2JSONRequestBody defines body for ConnectSandboxV2 for application/json ContentType.
 type ConnectSandboxV2JSONRequestBody = ConnectRequestV2
+
+// UpdateTemplateJSONRequestBody defines body for UpdateTemplate for application/json ContentType.
+type UpdateTemplateJSONRequestBody = TemplateUpdate

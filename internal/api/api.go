@@ -58,6 +58,7 @@ var routes = []route{
 	{http.MethodPost, "/v2/sandboxes/{sandboxID}/connect", needsKey, (*server).connectSandboxV2},
 
 	{http.MethodGet, "/templates", needsKey, (*server).listTemplates},
+	{http.MethodPatch, "/v2/templates/{templateID}", needsKey, (*server).updateTemplate},
 	{http.MethodGet, "/templates/aliases/{alias}", needsKey, (*server).templateByAlias},
 
 	{http.MethodGet, "/api-keys", needsKey, (*server).listKeys},

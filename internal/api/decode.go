@@ -78,7 +78,7 @@ func decodeError(err error) error {
 
 // typeName returns the JSON name of a Go type.
 func typeName(t reflect.Type) string {
-	switch t.Kind() { //nolint:exhaustive // the wire types use no others
+	switch t.Kind() {
 	case reflect.String:
 		return "a string"
 	case reflect.Bool:

@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"github.com/sandlot-dev/sandlot/gen/rest"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
 func (s *server) listTemplates(w http.ResponseWriter, r *http.Request) error {
@@ -23,6 +25,29 @@ func (s *server) templateByAlias(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.writeJSON(w, http.StatusOK, rest.TemplateAlias{TemplateID: t.ID, Public: t.Public})
+}
+
+func (s *server) updateTemplate(w http.ResponseWriter, r *http.Request) error {
+	var body rest.TemplateUpdate
+	if err := decode(w, r, &body, false); err != nil {
+		return err
+	}
+	if body.Public != nil {
+		return errs.New(errs.Unsupported, "publishing templates is not part of this server yet")
+	}
+	l := sandbox.Limits{CPUs: orZero(body.CPUCount), MemoryBytes: int64(orZero(body.MemoryMB)) << 20, DiskBytes: int64(orZero(body.DiskSizeMB)) << 20}
+	t, err := s.control.SetTemplateLimits(r.Context(), r.PathValue("templateID"), l)
+	if err != nil {
+		return err
+	}
+	return s.writeJSON(w, http.StatusOK, s.toTemplate(t))
+}
+
+func orZero[T ~int | ~int32 | ~int64](p *T) T {
+	if p == nil {
+		return 0
+	}
+	return *p
 }
 
 func (s *server) listKeys(w http.ResponseWriter, _ *http.Request) error {

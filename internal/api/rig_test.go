@@ -51,6 +51,12 @@ var base = sandbox.Template{
 	CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 }
 
+func (t templates) SetLimits(ctx context.Context, ref string, l sandbox.Limits) (sandbox.Template, error) {
+	tpl, err := t.Resolve(ctx, ref)
+	tpl.Limits = l.Or(tpl.Limits)
+	return tpl, err
+}
+
 func (templates) Resolve(_ context.Context, ref string) (sandbox.Template, error) {
 	if ref != base.ID && ref != "base" {
 		return sandbox.Template{}, errs.New(errs.NotFound, "template %q not found", ref)

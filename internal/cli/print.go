@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -51,9 +50,9 @@ func (t *table) done() error {
 }
 
 // say writes words for people to standard error.
-func (a *app) say(format string, args ...any) { say(a.stdio.Err, format, args...) }
-
-func say(w io.Writer, format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stdio.Err, format+"\n", args...) // nobody is left to tell
+}
 
 // pairs formats metadata in a stable order.
 func pairs(m map[string]string) string {

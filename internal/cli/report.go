@@ -36,9 +36,9 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		return int(code)
 	}
 	v := a.judge(ctx, cmd, err)
-	fmt.Fprintf(a.stdio.Err, "error: %s\n", v.text)
+	a.say("error: %s", v.text)
 	if v.hint != "" {
-		fmt.Fprintf(a.stdio.Err, "hint: %s\n", v.hint)
+		a.say("hint: %s", v.hint)
 	}
 	return v.code
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) templateCommand() *cobra.Command {
-	return noun("template", "See what sandboxes are made from", a.templateListCommand())
+	return noun("template", "See what sandboxes are made from", a.templateListCommand(), a.templateSetCommand())
 }
 
 func (a *app) templateListCommand() *cobra.Command {

@@ -50,6 +50,9 @@ type Templates interface {
 	Resolve(ctx context.Context, ref string) (sandbox.Template, error)
 	// List returns all templates.
 	List(ctx context.Context) ([]sandbox.Template, error)
+	// SetLimits changes the limits of a template's later sandboxes and returns
+	// the template; zero fields stay as they are.
+	SetLimits(ctx context.Context, ref string, l sandbox.Limits) (sandbox.Template, error)
 }
 
 // Store is the part of the registry control owns.

@@ -101,6 +101,12 @@ type templates struct{}
 
 var base = sandbox.Template{ID: "t0000000000000000000", BuildID: "b1", Aliases: []string{"base"}, Public: true}
 
+func (t templates) SetLimits(ctx context.Context, ref string, l sandbox.Limits) (sandbox.Template, error) {
+	tpl, err := t.Resolve(ctx, ref)
+	tpl.Limits = l.Or(tpl.Limits)
+	return tpl, err
+}
+
 func (templates) Resolve(_ context.Context, ref string) (sandbox.Template, error) {
 	if ref != base.ID && ref != "base" {
 		return sandbox.Template{}, errs.New(errs.NotFound, "template %q not found", ref)

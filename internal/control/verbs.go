@@ -164,6 +164,12 @@ func (c *Control) Templates(ctx context.Context) ([]sandbox.Template, error) {
 	return c.templates.List(ctx)
 }
 
+// SetTemplateLimits changes the limits of the sandboxes made from a template
+// from now on; zero fields stay as they are. errs.NotFound, errs.Invalid.
+func (c *Control) SetTemplateLimits(ctx context.Context, ref string, l sandbox.Limits) (sandbox.Template, error) {
+	return c.templates.SetLimits(ctx, ref, l)
+}
+
 // Template returns the template ref names, else errs.NotFound.
 func (c *Control) Template(ctx context.Context, ref string) (sandbox.Template, error) {
 	return c.templates.Resolve(ctx, ref)

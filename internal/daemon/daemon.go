@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sandlot-dev/sandlot/internal/agentbin"
@@ -67,8 +68,8 @@ func (s *system) onClose(f func(context.Context) error) { s.undo = append(s.undo
 // close ends the parts in reverse order.
 func (s *system) close(ctx context.Context) error {
 	var all error
-	for i := len(s.undo) - 1; i >= 0; i-- {
-		all = errors.Join(all, s.undo[i](ctx))
+	for _, undo := range slices.Backward(s.undo) {
+		all = errors.Join(all, undo(ctx))
 	}
 	s.undo = nil
 	return all
@@ -122,7 +123,8 @@ func (s *system) openImages(ctx context.Context) error {
 	s.images = images
 	s.onClose(func(ctx context.Context) error { return images.Close() })
 	s.templates, err = template.Open(template.Options{
-		DataDir: s.cfg.DataDir, Images: images, Mirror: s.cfg.DebianMirror, Cache: os.Getenv("SANDLOT_BASE_CACHE"), Log: s.logger,
+		DataDir: s.cfg.DataDir, Images: images, Mirror: s.cfg.DebianMirror, Cache: os.Getenv("SANDLOT_BASE_CACHE"),
+		Defaults: limits(s.cfg.Limits), Log: s.logger,
 	})
 	return err
 }

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -35,7 +34,7 @@ func (d Daemon) Doctor(ctx context.Context, cfg config.Config) ([]driver.Feature
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := slog.New(slog.DiscardHandler)
 	features = append(features, programs()...)
 	features = append(features, imageFeature(dir, logger), poolFeature(ctx, dir, logger))
 	features = append(features, launchFeatures(ctx, dir, logger)...)

@@ -11,7 +11,6 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/netns"
-	"github.com/sandlot-dev/sandlot/internal/sandbox"
 	"github.com/sandlot-dev/sandlot/internal/slot"
 )
 
@@ -58,7 +57,7 @@ func (s *system) stopAll(ctx context.Context) error {
 	ids, e := s.uppers.List()
 	err = errors.Join(err, e)
 	for _, id := range ids {
-		err = errors.Join(err, s.uppers.Delete(sandbox.ID(id)))
+		err = errors.Join(err, s.uppers.Delete(id))
 	}
 	return errors.Join(err, s.releaseNetwork(ctx))
 }

@@ -125,11 +125,21 @@ func (d Daemon) handler(s *system) http.Handler {
 			s.edge.ServeHTTP(w, r)
 			return
 		}
-		if r.Header.Get("X-Sandlot-Pool") == "bypass" {
-			r = r.WithContext(node.WithoutPool(r.Context()))
-		}
-		rest.ServeHTTP(w, r)
+		rest.ServeHTTP(w, withPool(w, r))
 	})
+}
+
+// withPool lets a client pass the pool by, and tells it whether it was used;
+// for measuring.
+func withPool(w http.ResponseWriter, r *http.Request) *http.Request {
+	const header = "X-Sandlot-Pool"
+	ctx := node.WithSource(r.Context(), func(fromPool bool) {
+		w.Header().Set(header, map[bool]string{true: "hit", false: "miss"}[fromPool])
+	})
+	if r.Header.Get(header) == "bypass" {
+		ctx = node.WithoutPool(ctx)
+	}
+	return r.WithContext(ctx)
 }
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -157,6 +158,20 @@ func WithoutPool(ctx context.Context) context.Context {
 	return context.WithValue(ctx, bypass{}, true)
 }
 
+type source struct{}
+
+// WithSource returns a context whose launch calls report, on its own goroutine
+// and before it returns, with whether the sandbox came from the pool.
+func WithSource(ctx context.Context, report func(fromPool bool)) context.Context {
+	return context.WithValue(ctx, source{}, report)
+}
+
+func reportSource(ctx context.Context, fromPool bool) {
+	if report, ok := ctx.Value(source{}).(func(bool)); ok {
+		report(fromPool)
+	}
+}
+
 // Launch returns a running sandbox: one that waited in the template's pool, or,
 // when there is none, a new one.
 func (n *Node) Launch(ctx context.Context, req sandbox.LaunchRequest) (sandbox.ID, error) {
@@ -174,9 +189,12 @@ func (n *Node) Launch(ctx context.Context, req sandbox.LaunchRequest) (sandbox.I
 // is passed over.
 func (n *Node) obtain(ctx context.Context, t sandbox.Template) (*box, error) {
 	if skip, _ := ctx.Value(bypass{}).(bool); skip || n.opts.PoolMax == 0 {
+		reportSource(ctx, false)
 		return n.assemble(ctx, t)
 	}
-	if b := n.pool(t).take(); b != nil {
+	b := n.pool(t).take()
+	reportSource(ctx, b != nil)
+	if b != nil {
 		return b, nil
 	}
 	return n.assemble(ctx, t)
@@ -205,12 +223,8 @@ func (n *Node) claim(ctx context.Context, b *box, req sandbox.LaunchRequest) err
 
 func mergeEnv(template, own map[string]string) map[string]string {
 	env := make(map[string]string, len(template)+len(own))
-	for k, v := range template {
-		env[k] = v
-	}
-	for k, v := range own {
-		env[k] = v
-	}
+	maps.Copy(env, template)
+	maps.Copy(env, own)
 	return env
 }
 

@@ -27,6 +27,7 @@ type pool struct {
 	node     *Node
 	template sandbox.Template
 	wake     chan struct{} // capacity 1
+	stop     context.CancelFunc
 
 	mu      sync.Mutex
 	ready   []*box
@@ -45,12 +46,29 @@ func (n *Node) pool(t sandbox.Template) *pool {
 	if ok && p.template.Limits == t.Limits {
 		return p
 	}
-	p = &pool{node: n, template: t, wake: make(chan struct{}, 1), lastUse: time.Now()}
+	if ok {
+		p.stop() // the limits have changed: its sandboxes are of no use any more
+	}
+	ctx, stop := context.WithCancel(n.ctx)
+	p = &pool{node: n, template: t, wake: make(chan struct{}, 1), lastUse: time.Now(), stop: stop}
 	n.pools[key(t)] = p
 	if !n.closed {
-		n.work.Go(func() { p.fill(n.ctx) })
+		n.work.Go(func() { p.own(ctx) })
 	}
 	return p
+}
+
+// own fills the pool until it is replaced or the node closes, and then removes
+// what waits in it.
+func (p *pool) own(ctx context.Context) {
+	p.fill(ctx)
+	p.mu.Lock()
+	left := p.ready
+	p.ready = nil
+	p.mu.Unlock()
+	for _, b := range left {
+		p.discard(ctx, b)
+	}
 }
 
 // Warm starts the pool of a template before anybody asks for it.

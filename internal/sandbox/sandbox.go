@@ -6,6 +6,7 @@ package sandbox
 import (
 	"crypto/rand"
 	"regexp"
+	"slices"
 
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -64,12 +65,7 @@ func States() []State { return []State{Starting, Running, Paused, Stopping, Stop
 
 // CanBecome reports whether the transition from s to next is allowed.
 func (s State) CanBecome(next State) bool {
-	for _, t := range transitions[s] {
-		if t == next {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(transitions[s], next)
 }
 
 // Limits bound what a sandbox may use of the host. Zero means the default for
@@ -95,8 +91,10 @@ func DefaultLimits() Limits {
 }
 
 // OrDefault fills the zero fields of l from DefaultLimits.
-func (l Limits) OrDefault() Limits {
-	d := DefaultLimits()
+func (l Limits) OrDefault() Limits { return l.Or(DefaultLimits()) }
+
+// Or fills the zero fields of l from d.
+func (l Limits) Or(d Limits) Limits {
 	if l.CPUs == 0 {
 		l.CPUs = d.CPUs
 	}
@@ -111,6 +109,9 @@ func (l Limits) OrDefault() Limits {
 	}
 	if l.DiskBytes == 0 {
 		l.DiskBytes = d.DiskBytes
+	}
+	if l.SwapBytes == 0 {
+		l.SwapBytes = d.SwapBytes
 	}
 	return l
 }

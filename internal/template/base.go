@@ -60,7 +60,6 @@ func (r *Registry) base(ctx context.Context) (sandbox.Template, bool) {
 func newBase() sandbox.Template {
 	return sandbox.Template{
 		ID: sandbox.NewTemplateID(), Aliases: []string{sandbox.BaseTemplate},
-		Limits: sandbox.DefaultLimits(),
 		Env:    map[string]string{"LANG": "C.UTF-8"},
 		User:   "user", Workdir: "/home/user", Public: true,
 	}

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -43,6 +44,9 @@ type Options struct {
 	// Cache, if set, is a directory where built base images are looked up and
 	// kept, by recipe: other data directories then copy instead of building.
 	Cache string
+	// Defaults fill the limits a template does not name. Their own zero fields
+	// are filled from sandbox.DefaultLimits.
+	Defaults sandbox.Limits
 }
 
 // Registry is the templates of one data directory. It is safe for concurrent
@@ -86,7 +90,7 @@ func (r *Registry) sweep() error {
 		if err != nil || time.Since(fi.ModTime()) < time.Minute {
 			continue
 		}
-		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("clean template directory: %w", err)
 		}
 	}
@@ -100,7 +104,11 @@ func (r *Registry) List(ctx context.Context) ([]sandbox.Template, error) {
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
-	return slices.Clone(r.known), nil
+	all := slices.Clone(r.known)
+	for i := range all {
+		all[i].Limits = all[i].Limits.Or(r.opts.Defaults).OrDefault()
+	}
+	return all, nil
 }
 
 // load reads the directory if it changed since the last time.
@@ -194,7 +202,7 @@ func (r *Registry) Put(_ context.Context, t sandbox.Template) error {
 	if !idPattern.MatchString(t.ID) || t.Image == "" {
 		return errs.New(errs.Invalid, "a template needs an id of lower-case letters and digits, and an image")
 	}
-	if err := checkLimits(t.Limits); err != nil {
+	if err := t.Limits.OrDefault().Validate(); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(t, "", "  ")
@@ -237,30 +245,12 @@ func syncDir(dir string) error {
 }
 
 // SetLimits changes the limits of the sandboxes made from a template from now
-// on. Zero fields take the default. It returns the template as it is then.
+// on. Zero fields stay as they are. It returns the template as it is then.
 func (r *Registry) SetLimits(ctx context.Context, ref string, limits sandbox.Limits) (sandbox.Template, error) {
 	t, err := r.Resolve(ctx, ref)
 	if err != nil {
 		return sandbox.Template{}, err
 	}
-	if err := checkLimits(limits); err != nil {
-		return sandbox.Template{}, err
-	}
-	t.Limits = limits.OrDefault()
+	t.Limits = limits.Or(t.Limits)
 	return t, r.Put(ctx, t)
-}
-
-// The smallest memory a shell and the agent start in.
-const minMemory = 16 << 20
-
-func checkLimits(l sandbox.Limits) error {
-	switch l = l.OrDefault(); {
-	case l.CPUs < 0 || l.CPUs > 1024:
-		return errs.New(errs.Invalid, "a sandbox has 1 to 1024 CPUs, not %d", l.CPUs)
-	case l.MemoryBytes < minMemory:
-		return errs.New(errs.Invalid, "a sandbox needs at least 16 MiB of memory, not %d bytes", l.MemoryBytes)
-	case l.SwapBytes < 0 || l.PIDs < 0 || l.DiskBytes < 0:
-		return errs.New(errs.Invalid, "the limits of a sandbox cannot be negative")
-	}
-	return nil
 }

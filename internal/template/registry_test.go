@@ -2,6 +2,8 @@ package template
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -135,7 +137,7 @@ func TestOpenSweepsAndDamagedFilesAreLeftOut(t *testing.T) {
 	if all, err := r.List(t.Context()); err != nil || len(all) != 1 || all[0].Aliases[0] != "good" {
 		t.Errorf("List = %v, %v; want the good one", all, err)
 	}
-	if _, err := os.Stat(filepath.Join(r.dir, tempPrefix+"old")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(r.dir, tempPrefix+"old")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an old temporary file stays: %v", err)
 	}
 	if _, err := os.Stat(fresh); err != nil {
@@ -158,7 +160,7 @@ func TestPutIsAtomic(t *testing.T) {
 				return
 			default:
 			}
-			tpl.Limits.PIDs, tpl.SizeBytes = n, n
+			tpl.Limits.PIDs, tpl.SizeBytes = sandbox.MinPIDs+n, sandbox.MinPIDs+n
 			put(t, writer, tpl)
 		}
 	})
@@ -192,6 +194,7 @@ func TestFailedPutKeepsTheOld(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, errs.Invalid)
 		}
 	}
+	good.Limits = sandbox.DefaultLimits() // filled in where a template names none
 	if got, err := r.Resolve(t.Context(), "base"); err != nil || cmp.Diff(good, got) != "" {
 		t.Errorf("Resolve = %+v, %v", got, err)
 	}
