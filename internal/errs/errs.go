@@ -135,8 +135,7 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 
 // KindOf returns the kind of the outermost Error in err's chain, else Internal.
 func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
 	return Internal

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -43,7 +44,7 @@ func (s *dirSink) put(e entry, body io.Reader) error {
 	switch e.mode.Type() {
 	case fs.ModeDir:
 		s.dirs[e.path] = e
-		if err := s.root.Mkdir(e.path, 0o700); err != nil && !os.IsExist(err) {
+		if err := s.root.Mkdir(e.path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		return nil

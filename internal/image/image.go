@@ -16,7 +16,9 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -144,7 +146,7 @@ func (s *Store) sweep() error {
 // removeUnlocked removes path unless a living writer holds its lock.
 func removeUnlocked(path string) error {
 	f, err := os.Open(path)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {

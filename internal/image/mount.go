@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -53,7 +54,7 @@ func (s *Store) mountOnce(digest string) (string, error) {
 }
 
 func (s *Store) mountEROFS(digest, dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make mount point: %w", err)
 	}
 	if isMountPoint(dir) {

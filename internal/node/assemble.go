@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/sandlot-dev/sandlot/internal/agentclient"
 	"github.com/sandlot-dev/sandlot/internal/driver"
@@ -65,12 +66,12 @@ func (n *Node) try(ctx context.Context, s step) error {
 
 func unwind(ctx context.Context, done []step) error {
 	var all error
-	for i := len(done) - 1; i >= 0; i-- {
-		if done[i].undo == nil {
+	for _, s := range slices.Backward(done) {
+		if s.undo == nil {
 			continue
 		}
-		if err := done[i].undo(ctx); err != nil {
-			all = errors.Join(all, fmt.Errorf("undo %s: %w", done[i].name, err))
+		if err := s.undo(ctx); err != nil {
+			all = errors.Join(all, fmt.Errorf("undo %s: %w", s.name, err))
 		}
 	}
 	return all

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -201,8 +202,8 @@ func (p *Pool) Enforced() bool { return p.backend.enforced() }
 // Close undoes Open's mounts. Living sandboxes keep using theirs.
 func (p *Pool) Close() error {
 	var all error
-	for i := len(p.undo) - 1; i >= 0; i-- {
-		all = errors.Join(all, p.undo[i]())
+	for _, undo := range slices.Backward(p.undo) {
+		all = errors.Join(all, undo())
 	}
 	p.undo = nil
 	return all

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -153,12 +154,7 @@ func (p *Pool) Release(s Slot) {
 func (p *Pool) Owns(s Slot) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, b := range p.claims {
-		if int(s)/blockSize == b {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.claims, int(s)/blockSize)
 }
 
 // InUse reports whether the slot is acquired or reserved.

@@ -12,7 +12,7 @@ import (
 // boundCapabilities drops every capability outside keep from the bounding set.
 // The calling thread keeps what it has until it executes the agent.
 func boundCapabilities(keep uint64) error {
-	for c := uintptr(0); c < 64; c++ {
+	for c := range uintptr(64) {
 		if keep&(1<<c) != 0 {
 			continue
 		}

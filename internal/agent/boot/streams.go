@@ -1,7 +1,9 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 
@@ -31,7 +33,7 @@ func openListener() error {
 	if err := os.MkdirAll(path.Dir(SocketPath), 0o700); err != nil {
 		return err
 	}
-	if err := os.Remove(SocketPath); err != nil && !os.IsNotExist(err) {
+	if err := os.Remove(SocketPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -124,6 +124,7 @@ func (l *lister) entry(path, name string, st *unix.Stat_t) *pb.EntryInfo {
 		}
 	case pb.FileType_FILE_TYPE_FILE:
 		e.Metadata = readMetadata(path)
+	default: // of directories and devices there is nothing more to say
 	}
 	return e
 }
