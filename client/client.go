@@ -79,7 +79,7 @@ func (c *Client) call(ctx context.Context, a apiCall) (http.Header, error) {
 	if err != nil {
 		return nil, transportError(ctx, c.opts.APIURL, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode/100 != 2 {
 		return nil, statusError(resp)
 	}

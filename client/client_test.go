@@ -180,7 +180,10 @@ func TestListPagesAndFilters(t *testing.T) {
 	if n := count(client.Filter{Metadata: odd}); n != 3 {
 		t.Errorf("List by metadata gave %d sandboxes, want 3", n)
 	}
-	for range c.List(t.Context(), client.Filter{}) {
+	for _, err := range c.List(t.Context(), client.Filter{}) {
+		if err != nil {
+			t.Error(err)
+		}
 		break // must not go on, nor ask for another page
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -228,7 +231,7 @@ func TestUnreachable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
+	_ = l.Close()
 	c, err := client.New(client.Options{APIURL: "http://" + l.Addr().String(), Env: noEnv})
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +245,7 @@ func TestUnreachable(t *testing.T) {
 func TestRepliesThatAreNotSandlots(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/templates") {
-			fmt.Fprint(w, "<html>")
+			_, _ = fmt.Fprint(w, "<html>")
 			return
 		}
 		http.Error(w, "<html>", http.StatusBadGateway)
@@ -493,7 +496,7 @@ func TestPortsInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, _ := io.ReadAll(resp.Body)
 	if want := "port 8000 of " + sbx.ID + ": /path"; string(body) != want {
 		t.Errorf("body = %q, want %q", body, want)

@@ -82,8 +82,10 @@ func (c *Commands) open(ctx context.Context, cfg commandConfig, start func(conte
 func (c *Command) receive(ctx context.Context, stream eventStream, out *output) {
 	defer close(c.done)
 	end, err := out.drain(stream)
-	defer stream.Close()
-	defer c.cancel()
+	defer func() {
+		c.cancel() // first, so that nothing of a live stream is waited for
+		_ = stream.Close()
+	}()
 	c.result = out.result()
 	switch {
 	case err != nil:

@@ -199,7 +199,7 @@ func (c rpcHTTP) Do(req *http.Request) (*http.Response, error) {
 		resp.Body = drainedBody{resp.Body}
 		return resp, nil
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	var wire struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ func newClient() (c *client.Client, stop func()) {
 	server, stop := clienttest.Start()
 	c, err := client.New(client.Options{APIURL: server.URL, APIKey: clienttest.Key})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	return c, stop
 }
@@ -32,16 +31,16 @@ func Example() {
 
 	sbx, err := c.Create(ctx, client.WithTimeout(5*time.Minute))
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer sbx.Kill(ctx)
+	defer func() { _ = sbx.Kill(ctx) }()
 
 	if err := sbx.Files.Write(ctx, "greeting.txt", []byte("hello from inside\n")); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	result, err := sbx.Commands.Run(ctx, "cat greeting.txt")
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	fmt.Print(result.Stdout)
 	// Output: hello from inside
@@ -59,9 +58,9 @@ func ExampleClient_Create() {
 		client.WithEnv(map[string]string{"NAME": "world"}),
 	)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer sbx.Kill(ctx)
+	defer func() { _ = sbx.Kill(ctx) }()
 	result, err := sbx.Commands.Run(ctx, `echo "hello $NAME"`)
 	fmt.Print(result.Stdout)
 	fmt.Println(result.ExitCode, err)
@@ -76,14 +75,14 @@ func ExampleClient_List() {
 	ctx := context.Background()
 	for _, job := range []string{"a", "b", "a"} {
 		if _, err := c.Create(ctx, client.WithMetadata(map[string]string{"job": job})); err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 	}
 
 	n := 0
 	for info, err := range c.List(ctx, client.Filter{Metadata: map[string]string{"job": "a"}}) {
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		n++
 		fmt.Println(info.Alias, info.State, info.Metadata["job"])
@@ -101,23 +100,23 @@ func ExampleCommands_Start() {
 	ctx := context.Background()
 	sbx, err := c.Create(ctx)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer sbx.Kill(ctx)
+	defer func() { _ = sbx.Kill(ctx) }()
 
 	// Output arrives while the command runs; its standard input is ours.
 	cmd, err := sbx.Commands.Start(ctx, "tr a-z A-Z", client.WithStdin(), client.WithStdout(os.Stdout))
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	if err := cmd.SendStdin(ctx, []byte("one\ntwo\n")); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	if err := cmd.CloseStdin(ctx); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	if _, err := cmd.Wait(ctx); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	// Output:
 	// ONE
@@ -130,9 +129,9 @@ func ExampleCommands_Exec() {
 	ctx := context.Background()
 	sbx, err := c.Create(ctx)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer sbx.Kill(ctx)
+	defer func() { _ = sbx.Kill(ctx) }()
 
 	_, err = sbx.Commands.Exec(ctx, []string{"ls", "/no such file"})
 	if exit, ok := errors.AsType[*client.ExitError](err); ok {
@@ -147,18 +146,18 @@ func ExampleFiles_WriteStream() {
 	ctx := context.Background()
 	sbx, err := c.Create(ctx)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer sbx.Kill(ctx)
+	defer func() { _ = sbx.Kill(ctx) }()
 
 	if err := sbx.Files.WriteStream(ctx, "data/numbers", strings.NewReader("1 2 3")); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	body, err := sbx.Files.ReadStream(ctx, "data/numbers")
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	_, _ = io.Copy(os.Stdout, body)
 	// Output: 1 2 3
 }

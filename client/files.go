@@ -63,7 +63,7 @@ func (f *Files) Read(ctx context.Context, path string, opts ...FileOption) ([]by
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	data, err := io.ReadAll(body)
 	if err != nil {
 		return nil, transportError(ctx, f.sbx.client.opts.SandboxURL, err)
@@ -93,7 +93,7 @@ func (f *Files) WriteStream(ctx context.Context, path string, r io.Reader, opts 
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is used again
 	return nil
 }
@@ -126,7 +126,7 @@ func (s *Sandbox) do(ctx context.Context, method, path string, query url.Values,
 		return nil, transportError(ctx, s.client.opts.SandboxURL, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		return nil, statusError(resp)
 	}
 	return resp, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -35,9 +36,9 @@ type Options struct {
 	// DataDir is the data directory of a server on this machine. If empty:
 	// SANDLOT_DATA_DIR, else /var/lib/sandlot.
 	DataDir string
-	// HTTPClient sends all requests. If nil, the client has its own, which keeps
-	// connections open and asks for no compression. It must not have a Timeout,
-	// which would cut streams.
+	// HTTPClient sends all requests. If it or its Transport is nil, the client has
+	// its own, which keeps connections open and asks for no compression. It must
+	// not have a Timeout, which would cut streams.
 	HTTPClient *http.Client
 	// Env looks up environment variables; nil means os.Getenv.
 	Env func(string) string
@@ -63,7 +64,12 @@ func (o *Options) fill() error {
 		o.APIKey = localKey(o.DataDir)
 	}
 	if o.HTTPClient == nil {
-		o.HTTPClient = newHTTPClient()
+		o.HTTPClient = &http.Client{}
+	}
+	if o.HTTPClient.Transport == nil {
+		hc := *o.HTTPClient
+		hc.Transport = newTransport()
+		o.HTTPClient = &hc
 	}
 	return errors.Join(checkURL(o.APIURL), checkURL(o.SandboxURL))
 }
@@ -113,16 +119,28 @@ func checkURL(base string) error {
 	return nil
 }
 
-// newHTTPClient keeps many idle connections: every running command holds one,
-// and a burst of creates should not dial anew. Compression would cost more than
-// it saves: most servers are on the same machine.
-func newHTTPClient() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConns = 0
-	transport.MaxIdleConnsPerHost = 256
-	transport.IdleConnTimeout = 90 * time.Second
-	transport.DisableCompression = true
-	transport.ReadBufferSize = 64 << 10
-	transport.WriteBufferSize = 64 << 10
-	return &http.Client{Transport: transport}
+const (
+	dialTimeout = 10 * time.Second
+	idleTimeout = 90 * time.Second
+	// idleMost is how many connections are kept: every running command holds
+	// one, and a burst of creates should not dial anew.
+	idleMost   = 256
+	bufferSize = 64 << 10
+)
+
+// newTransport makes a transport for few servers and many connections. It asks
+// for no compression, which costs more than it saves where most servers are on
+// the same machine.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: idleMost,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true,
+		ReadBufferSize:      bufferSize,
+		WriteBufferSize:     bufferSize,
+	}
 }

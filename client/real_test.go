@@ -45,6 +45,7 @@ func TestRealServer(t *testing.T) {
 }
 
 func realList(t *testing.T, c *client.Client, metadata map[string]string, id string) {
+	t.Helper()
 	n := 0
 	for info, err := range c.List(t.Context(), client.Filter{Metadata: metadata, States: []client.State{client.Running}, Template: "base"}) {
 		if err != nil || info.ID != id || info.MemoryMB != 1024 || time.Until(info.EndAt) > 5*time.Minute {
@@ -58,6 +59,7 @@ func realList(t *testing.T, c *client.Client, metadata map[string]string, id str
 }
 
 func realCommands(t *testing.T, sbx *client.Sandbox) {
+	t.Helper()
 	ctx := t.Context()
 	for _, tt := range []struct {
 		line string
@@ -103,6 +105,7 @@ func realCommands(t *testing.T, sbx *client.Sandbox) {
 }
 
 func realDeadline(t *testing.T, sbx *client.Sandbox) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	got, err := sbx.Commands.Run(ctx, "echo begun; sleep 60")
@@ -115,6 +118,7 @@ func realDeadline(t *testing.T, sbx *client.Sandbox) {
 }
 
 func realFiles(t *testing.T, f *client.Files) {
+	t.Helper()
 	ctx := t.Context()
 	big := bytes.Repeat([]byte("sandlot "), 1<<20)
 	if err := f.WriteStream(ctx, "deep/dir/big", io.MultiReader(bytes.NewReader(big))); err != nil {
@@ -156,6 +160,7 @@ func realFiles(t *testing.T, f *client.Files) {
 
 // A server on the sandbox's own loopback is reached through its port.
 func realPorts(t *testing.T, sbx *client.Sandbox) {
+	t.Helper()
 	ctx := t.Context()
 	if err := sbx.Files.Write(ctx, "www/index.html", []byte("served inside")); err != nil {
 		t.Fatal(err)
@@ -185,6 +190,7 @@ func realPorts(t *testing.T, sbx *client.Sandbox) {
 }
 
 func realEnd(t *testing.T, c *client.Client, sbx *client.Sandbox) {
+	t.Helper()
 	ctx := t.Context()
 	cmd, err := sbx.Commands.Start(ctx, "sleep 60")
 	if err != nil {

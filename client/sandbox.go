@@ -111,11 +111,7 @@ func (t portTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	out.Host = ""
 	out.Header.Set("E2b-Sandbox-Id", t.sandbox.ID)
 	out.Header.Set("E2b-Sandbox-Port", t.port)
-	next := t.sandbox.client.opts.HTTPClient.Transport
-	if next == nil {
-		next = http.DefaultTransport
-	}
-	return next.RoundTrip(out)
+	return t.sandbox.client.opts.HTTPClient.Transport.RoundTrip(out)
 }
 
 // address adds what routes a request to the sandbox's agent and lets it in.
