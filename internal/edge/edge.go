@@ -118,12 +118,6 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.fail(w, t, err)
 		return
 	}
-	// Without this the HTTP/1 server closes the request's body when the reply
-	// begins, which may be before the transport has seen the body's end; it would
-	// then drop the connection to the agent, and with it the reply.
-	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
-		e.logger.Debug("full duplex", "error", err)
-	}
 	// An agent answers before it has read the whole request (a command's stream
 	// starts with its first message). Without full duplex net/http closes the
 	// request's body at that moment, under the proxy that is still sending it,

@@ -42,6 +42,7 @@ func sample(alias string) sandbox.Template {
 	t := newBase()
 	t.Aliases = []string{alias}
 	t.Image = strings.Repeat("ab", 32)
+	t.Limits = sandbox.DefaultLimits()
 	t.CreatedAt = time.Unix(1_700_000_000, 0).UTC()
 	return t
 }

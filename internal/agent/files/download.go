@@ -51,7 +51,7 @@ func (s *Service) open(r *http.Request) (*os.File, os.FileInfo, error) {
 		return nil, nil, err
 	}
 	// A named pipe without a writer must not block here.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openFile(path, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, nil, wire.Errno(err, "read", path)
 	}

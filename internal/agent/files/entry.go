@@ -61,7 +61,7 @@ func (l *lister) list(dir string, depth uint32) error {
 	if err := l.ctx.Err(); err != nil {
 		return errs.Wrap(err, errs.Timeout, "the listing was not done in time")
 	}
-	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	f, err := openFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
 	if err != nil {
 		return wire.Errno(err, "list", dir)
 	}
@@ -116,10 +116,10 @@ func (l *lister) entry(path, name string, st *unix.Stat_t) *pb.EntryInfo {
 	switch e.Type {
 	case pb.FileType_FILE_TYPE_SYMLINK:
 		target, exists := follow(path)
-		target = valid(target)
-		e.SymlinkTarget = &target
+		shown := valid(target)
+		e.SymlinkTarget = &shown
 		var t unix.Stat_t
-		if exists && unix.Stat(path, &t) == nil {
+		if exists && unix.Stat(target, &t) == nil {
 			e.Type, e.Mode = fileType(t.Mode), t.Mode&0o777
 		}
 	case pb.FileType_FILE_TYPE_FILE:

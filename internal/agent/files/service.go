@@ -72,7 +72,7 @@ func (s *Service) MakeDir(_ context.Context, req *connect.Request[pb.MakeDirRequ
 }
 
 func (s *Service) makeDir(path string, user account.User) error {
-	switch info, err := os.Stat(path); {
+	switch info, err := statTarget(path); {
 	case err == nil && info.IsDir():
 		return errs.New(errs.Conflict, "directory %s already exists", path)
 	case err == nil:
@@ -197,7 +197,7 @@ func (s *Service) ensureDir(path string, user account.User) error {
 }
 
 func (s *Service) checkDir(path string) error {
-	info, err := os.Stat(path)
+	info, err := statTarget(path)
 	if err != nil {
 		return wire.Errno(err, "make directory", path)
 	}
