@@ -60,8 +60,8 @@ func (r *Registry) base(ctx context.Context) (sandbox.Template, bool) {
 func newBase() sandbox.Template {
 	return sandbox.Template{
 		ID: sandbox.NewTemplateID(), Aliases: []string{sandbox.BaseTemplate},
-		Env:    map[string]string{"LANG": "C.UTF-8"},
-		User:   "user", Workdir: "/home/user", Public: true,
+		Env:  map[string]string{"LANG": "C.UTF-8"},
+		User: "user", Workdir: "/home/user", Public: true,
 	}
 }
 

@@ -43,7 +43,7 @@ func TestKeyFollowsTheRecipe(t *testing.T) {
 			}
 			seen[k] = m.Name
 		}
-		if m.key() != m.key() {
+		if first, second := m.key(), m.key(); first != second {
 			t.Errorf("the key of %s changes by itself", m.Name)
 		}
 	}
