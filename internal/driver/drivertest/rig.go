@@ -1,0 +1,94 @@
+package drivertest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// AgentPath is where the agent lies in the layer that AgentLayer returns.
+const AgentPath = ".sandlot/agent"
+
+// agent compiles the agent once per test binary.
+var agent = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "sandlot-agent-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "agent")
+	if err := build(out, "github.com/sandlot-dev/sandlot/cmd/sandlot-agent"); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(out)
+})
+
+func build(out, pkg string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, said)
+	}
+	return nil
+}
+
+// AgentLayer returns a new root file system layer with the real agent at
+// AgentPath. It is removed when the test ends.
+func AgentLayer(t testing.TB) string {
+	t.Helper()
+	data, err := agent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := t.TempDir()
+	writeProgram(t, filepath.Join(layer, AgentPath), data)
+	return layer
+}
+
+// RootLayer returns a new root file system layer with the directories and
+// accounts every root has and no program but those named: Go packages, compiled
+// statically to /bin under the last part of their path. It is removed when the
+// test ends.
+func RootLayer(t testing.TB, programs ...string) string {
+	t.Helper()
+	root := t.TempDir()
+	for dir, mode := range map[string]os.FileMode{
+		"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "etc": 0o755, "bin": 0o755, "root": 0o700,
+		"tmp": 0o777 | os.ModeSticky, "home/user": 0o755,
+	} {
+		path := filepath.Join(root, dir)
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+		"group":  "root:x:0:\nuser:x:1000:\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pkg := range programs {
+		if err := build(filepath.Join(root, "bin", filepath.Base(pkg)), pkg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func writeProgram(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
