@@ -79,7 +79,7 @@ func Serve(ctx context.Context, ln net.Listener, opts Options) error {
 	select {
 	case <-ctx.Done():
 		err = server.Close()
-		_ = <-failed // it only says that the server is closed
+		<-failed // it only says that the server is closed
 	case err = <-failed:
 		err = errors.Join(err, server.Close())
 	}

@@ -222,7 +222,7 @@ func (i *instance) Destroy(ctx context.Context) error {
 	i.closeFiles()
 	err := i.kill(ctx)
 	if i.attach != nil {
-		_ = <-i.attach // the process is dead or attached; either way the writer is done
+		<-i.attach // the process is dead or attached; either way the writer is done
 		i.attach = nil
 	}
 	if i.cgroup != nil && err == nil {
