@@ -12,6 +12,7 @@
 package boot
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,8 +35,13 @@ const Arg = "boot"
 // SocketPath is where the agent listens, inside the sandbox.
 const SocketPath = "/run/sandlot/agent.sock"
 
-// Config is what the driver tells this process. It is JSON on descriptor 3;
-// the end of file is the permission to go on.
+// Go is the byte that lets the agent run. Without it, at the end of file, the
+// driver has gone and so does this process.
+const Go = 'g'
+
+// Config is what the driver tells this process: JSON and a newline on
+// descriptor 3, as soon as the process exists. Go follows when the driver has
+// done its part.
 type Config struct {
 	Hostname string `json:"hostname"`
 	// Agent is the path of this binary inside the root, e.g. /.sandlot/agent.
@@ -64,7 +70,8 @@ func Main() error {
 }
 
 func run() error {
-	cfg, err := readConfig(rawFD(ConfigFD))
+	driver := bufio.NewReader(rawFD(ConfigFD))
+	cfg, err := readConfig(driver)
 	if err != nil {
 		return err
 	}
@@ -72,15 +79,17 @@ func run() error {
 		name string
 		do   func(Config) error
 	}{
-		// Only now: the driver may have moved this process into its cgroup after
-		// the clone, and the namespace's root is where it stands here.
-		{"unshare cgroup namespace", func(Config) error { return unix.Unshare(unix.CLONE_NEWCGROUP) }},
 		{"enter root", enterRoot},
 		{"set hostname", func(c Config) error { return unix.Sethostname([]byte(c.Hostname)) }},
 		{"bring loopback up", func(Config) error { return loopbackUp() }},
 		{"replace standard streams", func(Config) error { return nullStdio() }},
-		{"open listener", func(Config) error { return openListener() }},
 		{"bound capabilities", func(c Config) error { return boundCapabilities(c.Capabilities) }},
+		// All above happens while the driver moves this process into its cgroup
+		// and attaches the network.
+		{"await the driver", func(Config) error { return awaitGo(driver) }},
+		// Only now, since a cgroup namespace's root is where its maker stands.
+		{"unshare cgroup namespace", func(Config) error { return unix.Unshare(unix.CLONE_NEWCGROUP) }},
+		{"open listener", func(Config) error { return openListener() }},
 		{"load seccomp filter", func(c Config) error { return loadSeccomp(c.Seccomp) }},
 	}
 	for _, s := range steps {
@@ -111,18 +120,33 @@ func (fd rawFD) Read(p []byte) (int, error) {
 	}
 }
 
-// readConfig blocks until the driver has said everything.
-func readConfig(r io.Reader) (Config, error) {
+// readConfig blocks until the driver has sent the configuration.
+func readConfig(r *bufio.Reader) (Config, error) {
 	var cfg Config
-	data, err := io.ReadAll(r)
+	line, err := r.ReadBytes('\n')
 	if err != nil {
-		return cfg, fmt.Errorf("read config: %w", err)
+		return cfg, fmt.Errorf("read config: %w", gone(err))
 	}
-	if len(data) == 0 {
-		return cfg, errors.New("read config: the driver went away")
-	}
-	if err := json.Unmarshal(data, &cfg); err != nil {
+	if err := json.Unmarshal(line, &cfg); err != nil {
 		return cfg, fmt.Errorf("decode config: %w", err)
 	}
 	return cfg, nil
+}
+
+func awaitGo(r *bufio.Reader) error {
+	b, err := r.ReadByte()
+	if err != nil {
+		return gone(err)
+	}
+	if b != Go {
+		return fmt.Errorf("got %q instead of the word to go", b)
+	}
+	return nil
+}
+
+func gone(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the driver went away")
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package namespace
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlot-dev/sandlot/internal/agent/boot"
 	"github.com/sandlot-dev/sandlot/internal/driver"
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
@@ -45,8 +45,14 @@ var (
 
 // create makes cgroup, mounts, namespaces and the waiting first process.
 func (i *instance) create(ctx context.Context) error {
+	mapped := make(chan error, 1)
+	go func() { // beside the cgroup: the first sandbox of a range waits for a process
+		_, err := i.driver.userns.get(i.spec.UIDBase)
+		mapped <- err
+	}()
 	var err error
-	if i.cgroup, err = i.driver.cgroups.create(i.spec.ID, i.spec.Limits); err != nil {
+	i.cgroup, err = i.driver.cgroups.create(i.spec.ID, i.spec.Limits)
+	if err := errors.Join(err, <-mapped); err != nil {
 		return err
 	}
 	childConfig, config, err := os.Pipe()
@@ -85,6 +91,19 @@ func (i *instance) launch(ctx context.Context, config, ready *os.File) error {
 	}
 	i.watch()
 	i.joinCgroup()
+	return i.sendConfig()
+}
+
+// sendConfig lets the first process begin with what needs nothing more of the
+// driver. The pipe holds it all, so this does not block.
+func (i *instance) sendConfig() error {
+	data, err := json.Marshal(i.driver.agentConfig(i.spec))
+	if err != nil {
+		return err
+	}
+	if _, err := i.config.Write(append(data, '\n')); err != nil {
+		return fmt.Errorf("send config: %w", err)
+	}
 	return nil
 }
 
@@ -128,17 +147,15 @@ func (i *instance) Start(ctx context.Context) error {
 	if err := i.joined(); err != nil {
 		return fmt.Errorf("join cgroup: %w", err)
 	}
-	data, err := json.Marshal(i.driver.agentConfig(i.spec))
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(i.config, bytes.NewReader(data)); err != nil {
-		return fmt.Errorf("send config: %w", err)
-	}
+	// A first process that failed has closed its end; its words tell why.
+	_, werr := i.config.Write([]byte{boot.Go})
 	i.config.Close()
 	i.config = nil
 	if err := i.awaitAgent(ctx); err != nil {
 		return err
+	}
+	if werr != nil {
+		return fmt.Errorf("let the agent run: %w", werr)
 	}
 	return i.openSocket()
 }
