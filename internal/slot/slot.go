@@ -69,7 +69,8 @@ type Pool struct {
 
 	mu     sync.Mutex
 	claims []int  // blocks claimed
-	free   []Slot // the longest unused first
+	fresh  []Slot // never used by this process
+	rested []Slot // used before, the longest unused first
 	used   map[Slot]bool
 }
 
@@ -94,7 +95,7 @@ func (p *Pool) file(block int) string { return filepath.Join(p.dir, strconv.Itoa
 func (p *Pool) add(block int) {
 	p.claims = append(p.claims, block)
 	for i := range blockSize {
-		p.free = append(p.free, Slot(block*blockSize+i))
+		p.fresh = append(p.fresh, Slot(block*blockSize+i))
 	}
 }
 
@@ -114,13 +115,27 @@ func (p *Pool) Acquire() (Slot, error) {
 	}
 }
 
-// pop takes the first free slot that is not busy.
+// rest is how many slots lie unused before one is used again. Connections of
+// the last user may still be remembered under its address; on the other hand a
+// slot used before is quicker to use, since the driver knows its id range.
+const rest = 64
+
+// pop takes a slot that rested long enough, or else a fresh one, or else the
+// one that rested longest.
 func (p *Pool) pop() (Slot, bool) {
-	for i, s := range p.free {
+	if len(p.rested) > rest || len(p.fresh) == 0 {
+		return p.take(&p.rested)
+	}
+	return p.take(&p.fresh)
+}
+
+// take removes the first slot of a list that is not busy.
+func (p *Pool) take(list *[]Slot) (Slot, bool) {
+	for i, s := range *list {
 		if p.busy != nil && p.busy(s) {
 			continue
 		}
-		p.free = append(p.free[:i:i], p.free[i+1:]...)
+		*list = slices.Delete(*list, i, i+1)
 		return s, true
 	}
 	return 0, false
@@ -132,11 +147,8 @@ func (p *Pool) Reserve(s Slot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used[s] = true
-	for i, f := range p.free {
-		if f == s {
-			p.free = append(p.free[:i:i], p.free[i+1:]...)
-			return
-		}
+	for _, list := range []*[]Slot{&p.fresh, &p.rested} {
+		*list = slices.DeleteFunc(*list, func(f Slot) bool { return f == s })
 	}
 }
 
@@ -146,7 +158,7 @@ func (p *Pool) Release(s Slot) {
 	defer p.mu.Unlock()
 	if p.used[s] {
 		delete(p.used, s)
-		p.free = append(p.free, s)
+		p.rested = append(p.rested, s)
 	}
 }
 
@@ -172,7 +184,7 @@ func (p *Pool) Forget() error {
 	for _, b := range p.claims {
 		all = errors.Join(all, os.Remove(p.file(b)))
 	}
-	p.claims, p.free = nil, nil
+	p.claims, p.fresh, p.rested = nil, nil, nil
 	return all
 }
 

@@ -120,3 +120,16 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 }
+
+func TestSlotsAreUsedAgainRatherThanAllOnce(t *testing.T) {
+	p := open(t, t.TempDir(), t.TempDir())
+	seen := map[Slot]bool{}
+	for range 1000 {
+		s := acquire(t, p)
+		seen[s] = true
+		p.Release(s)
+	}
+	if len(seen) != rest+1 {
+		t.Fatalf("%d different slots were used, want %d", len(seen), rest+1)
+	}
+}
