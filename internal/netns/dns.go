@@ -18,9 +18,11 @@ import (
 const (
 	resolvConf   = "/etc/resolv.conf"
 	queryTimeout = 5 * time.Second
-	// maxQueries bounds queries under way; more are refused, so that no
-	// sandbox can make the server hold memory or sockets without limit.
-	maxQueries = 512
+	// maxQueries bounds queries under way; more are refused, so that sandboxes
+	// cannot make the server hold memory or sockets without limit. maxPerSandbox
+	// is what one of them may take of it.
+	maxQueries    = 512
+	maxPerSandbox = 64
 )
 
 // forwarder answers the sandboxes' name queries by asking the host's name
@@ -29,15 +31,18 @@ type forwarder struct {
 	port      uint16
 	upstreams []string
 	logger    *slog.Logger
-	slots     chan struct{}
 	servers   []*dns.Server
 	wg        sync.WaitGroup
+
+	mu      sync.Mutex
+	total   int
+	queries map[netip.Addr]int // under way, by sandbox
 }
 
 // startForwarder listens on the gateway's address at a port of the kernel's
 // choice; the table leads port 53 there. The address need not exist yet.
 func startForwarder(upstreams []string, logger *slog.Logger) (*forwarder, error) {
-	f := &forwarder{upstreams: upstreams, logger: logger, slots: make(chan struct{}, maxQueries)}
+	f := &forwarder{upstreams: upstreams, logger: logger, queries: map[netip.Addr]int{}}
 	lc := net.ListenConfig{Control: freeBind}
 	for range 16 { // until a port is free for both
 		pc, err := lc.ListenPacket(context.Background(), "udp4", net.JoinHostPort(GatewayAddr.String(), "0"))
@@ -92,13 +97,11 @@ func (f *forwarder) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if err != nil || !OuterNet.Contains(from.Addr()) {
 		return
 	}
-	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
-	default:
+	if !f.begin(from.Addr()) {
 		f.fail(w, q, dns.RcodeRefused)
 		return
 	}
+	defer f.end(from.Addr())
 	answer := f.ask(q, w.LocalAddr().Network())
 	if answer == nil {
 		f.fail(w, q, dns.RcodeServerFailure)
@@ -108,6 +111,27 @@ func (f *forwarder) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		answer.Truncate(udpSize(q))
 	}
 	_ = w.WriteMsg(answer) // the asker has gone: nobody to tell
+}
+
+// begin counts a query, unless there are too many.
+func (f *forwarder) begin(sandbox netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.total == maxQueries || f.queries[sandbox] == maxPerSandbox {
+		return false
+	}
+	f.total++
+	f.queries[sandbox]++
+	return true
+}
+
+func (f *forwarder) end(sandbox netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.total--
+	if f.queries[sandbox]--; f.queries[sandbox] == 0 {
+		delete(f.queries, sandbox)
+	}
 }
 
 func udpSize(q *dns.Msg) int {

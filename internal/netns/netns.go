@@ -152,7 +152,9 @@ func (n *Network) configureOuter(l Link) error {
 		return err
 	}
 	index := link.Attrs().Index
-	if err := n.handle.AddrAdd(link, hostAddr(GatewayAddr, 32)); err != nil {
+	// Of link scope, so that the host never speaks to others with it.
+	gateway := &netlink.Addr{IPNet: ipNet(GatewayAddr, 32), Scope: int(netlink.SCOPE_LINK)}
+	if err := n.handle.AddrAdd(link, gateway); err != nil {
 		return err
 	}
 	if err := n.handle.LinkSetUp(link); err != nil {
@@ -180,7 +182,9 @@ func configureInner(pid int) error {
 		return err
 	}
 	index := link.Attrs().Index
-	if err := h.AddrAdd(link, hostAddr(InnerAddr, 30)); err != nil {
+	// Of global scope, although the range is link-local: the kernel takes no
+	// address of a narrower scope as the source of packets to the outside.
+	if err := h.AddrAdd(link, &netlink.Addr{IPNet: ipNet(InnerAddr, 30), Scope: int(netlink.SCOPE_UNIVERSE)}); err != nil {
 		return err
 	}
 	if err := h.LinkSetUp(link); err != nil {
@@ -190,10 +194,6 @@ func configureInner(pid int) error {
 		return err
 	}
 	return h.RouteAdd(&netlink.Route{LinkIndex: index, Gw: GatewayAddr.AsSlice()})
-}
-
-func hostAddr(a netip.Addr, bits int) *netlink.Addr {
-	return &netlink.Addr{IPNet: ipNet(a, bits), Scope: int(netlink.SCOPE_LINK)}
 }
 
 func ipNet(a netip.Addr, bits int) *net.IPNet {
