@@ -123,10 +123,14 @@ const rest = 64
 // pop takes a slot that rested long enough, or else a fresh one, or else the
 // one that rested longest.
 func (p *Pool) pop() (Slot, bool) {
-	if len(p.rested) > rest || len(p.fresh) == 0 {
-		return p.take(&p.rested)
+	first, second := &p.fresh, &p.rested
+	if len(p.rested) > rest {
+		first, second = second, first
 	}
-	return p.take(&p.fresh)
+	if s, ok := p.take(first); ok {
+		return s, true
+	}
+	return p.take(second)
 }
 
 // take removes the first slot of a list that is not busy.
