@@ -135,9 +135,24 @@ func (n *Network) configure(pid int, l Link) error {
 	if err := configureInner(pid); err != nil {
 		return fmt.Errorf("configure inner end: %w", err)
 	}
+	if err := n.activate(l); err != nil {
+		return fmt.Errorf("activate host end: %w", err)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.table.add(l)
+}
+
+// activate makes the host end transmit. It got its carrier when the inner end
+// came up, but the kernel acts on that in the background, under load up to a
+// second later, and drops packets until then. Being asked about the link makes
+// it act at once (Linux 6.8); before that, a change of the queue's length does.
+func (n *Network) activate(l Link) error {
+	link, err := n.handle.LinkByName(l.Name)
+	if err != nil || link.Attrs().OperState == netlink.OperUp {
+		return err
+	}
+	return n.handle.LinkSetTxQLen(link, link.Attrs().TxQLen+1)
 }
 
 func (n *Network) configureOuter(l Link) error {
