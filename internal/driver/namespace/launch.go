@@ -162,5 +162,5 @@ func (d *Driver) agentConfig(spec driver.Spec) boot.Config {
 // cgroup's cpu files open, which a checkpoint cannot hold.
 var agentEnv = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-	"GOMAXPROCS=2", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0",
+	"GOMAXPROCS=1", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0",
 }
