@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export CGO_ENABLED := 0
-AGENT   := internal/agentbin/bin/sandlot-agent
+AGENT   := internal/agentbin/bin
 TOOL    := go tool -modfile=tools/go.mod
 GO_DIRS := client cmd internal test
 
@@ -17,8 +17,8 @@ deps: ## install the distribution's packages Sandlot needs (SANDLOT_NO_INSTALL=1
 	@scripts/deps run
 
 .PHONY: agent
-agent: ## build the in-sandbox agent that sandlot embeds
-	@go build -trimpath -ldflags '-s -w' -o $(AGENT) ./cmd/sandlot-agent
+agent: ## build the programs of a sandbox that sandlot embeds
+	@go build -trimpath -ldflags '-s -w' -o $(AGENT)/ ./cmd/sandlot-agent ./cmd/sandlot-boot
 
 .PHONY: build
 build: agent ## build bin/sandlot
@@ -55,4 +55,4 @@ bench: build ## measure a server of its own beside the machine's floor
 
 .PHONY: clean
 clean: ## remove what was built
-	@rm -rf bin $(AGENT)
+	@rm -rf bin $(AGENT)/sandlot-*

@@ -10,15 +10,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-// Dir and Name are where the agent lies in every sandbox: /.sandlot/agent.
+// Where the programs lie in every sandbox: /.sandlot/agent and /.sandlot/boot.
 const (
-	Dir  = ".sandlot"
-	Name = "agent"
+	Agent = ".sandlot/agent"
+	Boot  = ".sandlot/boot"
 )
+
+// programs maps what is embedded to where it goes.
+var programs = map[string]string{"bin/sandlot-agent": Agent, "bin/sandlot-boot": Boot}
 
 // The directory always holds a file to match, so that a tree that was never
 // built with make still compiles.
@@ -29,13 +34,20 @@ var bin embed.FS
 // ErrNotBuilt says that this binary was compiled without its agent.
 var ErrNotBuilt = errors.New("this binary was built without its agent: build it with make build")
 
-// Bytes returns the agent's binary, or ErrNotBuilt.
-func Bytes() ([]byte, error) {
-	data, err := bin.ReadFile("bin/sandlot-agent")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNotBuilt
+// files returns the embedded programs by their path in a sandbox.
+func files() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for name, path := range programs {
+		data, err := bin.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrNotBuilt
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[path] = data
 	}
-	return data, err
+	return out, nil
 }
 
 // Layer writes the agent below dir as a root file system layer and returns the
@@ -43,12 +55,11 @@ func Bytes() ([]byte, error) {
 // still use an older agent keep theirs. It is idempotent and safe against a
 // crash half-way.
 func Layer(dir string) (string, error) {
-	data, err := Bytes()
+	programs, err := files()
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(data)
-	layer := filepath.Join(dir, hex.EncodeToString(sum[:8]))
+	layer := filepath.Join(dir, digest(programs))
 	if _, err := os.Stat(layer); err == nil {
 		return layer, nil
 	}
@@ -57,7 +68,7 @@ func Layer(dir string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := writeLayer(tmp, data); err != nil {
+	if err := writeLayer(tmp, programs); err != nil {
 		return "", fmt.Errorf("write agent layer: %w", err)
 	}
 	if err := os.Rename(tmp, layer); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -66,14 +77,31 @@ func Layer(dir string) (string, error) {
 	return layer, nil
 }
 
-func writeLayer(root string, data []byte) error {
+func digest(programs map[string][]byte) string {
+	h := sha256.New()
+	for _, path := range slices.Sorted(maps.Keys(programs)) {
+		h.Write(programs[path])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+func writeLayer(root string, programs map[string][]byte) error {
 	if err := os.Chmod(root, 0o755); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(root, Dir), 0o755); err != nil {
+	for path, data := range programs {
+		if err := writeProgram(filepath.Join(root, path), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeProgram(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(root, Dir, Name), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ var sides = []side{
 	{"client", []string{"gen", "client"}, "it is the public Go SDK: whoever imports it must not get the server with it"},
 	{"internal/agent", []string{"internal/agent", "internal/errs", "gen"}, "the agent runs once per sandbox: each package costs memory and start-up time in every one"},
 	{"cmd/sandlot-agent", []string{"internal/agent"}, "its main only starts the agent"},
+	{"cmd/sandlot-boot", []string{"internal/agent/boot"}, "it runs before every agent: each package costs start-up time in every sandbox"},
 	{"internal/bench", []string{"client", "internal/errs"}, "it measures what a user of the SDK gets, so it goes the user's way"},
 	{"internal/cli", []string{"client", "internal/bench", "internal/config", "internal/driver", "internal/errs"}, "commands reach the server only through client; what runs inside the server is handed to it by main (internal/driver: the words of doctor's report)"},
 	{"internal/clienttest", []string{"gen"}, "it is a fake server for tests of client, so it must not share the server's mistakes"},

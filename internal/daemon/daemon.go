@@ -155,7 +155,7 @@ func (s *system) openDriver(context.Context) error {
 		return fmt.Errorf("unpack agent: %w", err)
 	}
 	s.driver, err = namespace.New(namespace.Options{
-		RunDir: s.path("run"), AgentLayer: layer, AgentPath: filepath.Join(agentbin.Dir, agentbin.Name),
+		RunDir: s.path("run"), AgentLayer: layer, AgentPath: agentbin.Agent, BootPath: agentbin.Boot,
 		CgroupParent: name(s.cfg.DataDir), Logger: s.logger,
 	})
 	if err != nil {

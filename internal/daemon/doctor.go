@@ -117,7 +117,7 @@ func launchFeatures(ctx context.Context, dir string, logger *slog.Logger) []driv
 	var drv *namespace.Driver
 	if err == nil {
 		drv, err = namespace.New(namespace.Options{
-			RunDir: filepath.Join(dir, "run"), AgentLayer: layer, AgentPath: filepath.Join(agentbin.Dir, agentbin.Name),
+			RunDir: filepath.Join(dir, "run"), AgentLayer: layer, AgentPath: agentbin.Agent, BootPath: agentbin.Boot,
 			CgroupParent: name(dir), Logger: logger,
 		})
 	}

@@ -19,6 +19,9 @@ const (
 	poolLinger  = 5 * time.Minute // before unused ones are given back
 	retryPause  = time.Second     // after a launch that failed
 	retryLimit  = 30 * time.Second
+	// courtesy is how long a pool that is not nearly empty leaves the processors
+	// to the sandbox just taken from it, whose first command is about to come.
+	courtesy = 25 * time.Millisecond
 	demandShare = 0.25 // of a window's launches that may come at once
 )
 
@@ -124,18 +127,20 @@ func (p *pool) target(now time.Time) int {
 	return min(p.node.opts.PoolMax, max(poolMin, demand))
 }
 
-// missing returns how many launches the pool lacks; below zero it holds more
-// than it needs, and the surplus is returned once it has lingered.
-func (p *pool) missing() (lack int, surplus []*box) {
+// missing returns how many launches the pool lacks, and whether they may wait a
+// little; below zero it holds more than it needs, and the surplus is returned
+// once it has lingered.
+func (p *pool) missing() (lack int, calm bool, surplus []*box) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	lack = p.target(now) - len(p.ready)
+	target := p.target(now)
+	lack, calm = target-len(p.ready), 2*len(p.ready) >= target
 	if lack < 0 && now.Sub(p.lastUse) > poolLinger {
 		surplus = append(surplus, p.ready[:-lack]...)
 		p.ready = p.ready[-lack:]
 	}
-	return lack, surplus
+	return lack, calm, surplus
 }
 
 // fill owns the pool. It starts few sandboxes at a time, since every launch is
@@ -144,13 +149,16 @@ func (p *pool) missing() (lack int, surplus []*box) {
 func (p *pool) fill(ctx context.Context) {
 	pause := retryPause
 	for ctx.Err() == nil {
-		lack, surplus := p.missing()
+		lack, calm, surplus := p.missing()
 		for _, b := range surplus {
 			p.discard(ctx, b)
 		}
 		if lack <= 0 {
 			p.sleep(ctx, poolWindow)
 			continue
+		}
+		if calm {
+			p.sleepFixed(ctx, courtesy)
 		}
 		if err := p.launchSome(ctx, min(lack, 2)); err != nil && ctx.Err() == nil {
 			p.node.opts.Logger.Error("fill pool", "template", p.template.ID, "error", err)

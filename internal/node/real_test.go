@@ -81,7 +81,7 @@ func (p *realParts) open(t *testing.T, dir string) {
 	}
 	t.Cleanup(func() { check(t, "forget slots", p.slots.Forget()) })
 	p.driver, err = namespace.New(namespace.Options{
-		RunDir: filepath.Join(dir, "run"), AgentLayer: drivertest.AgentLayer(t), AgentPath: drivertest.AgentPath,
+		RunDir: filepath.Join(dir, "run"), AgentLayer: drivertest.AgentLayer(t), AgentPath: drivertest.AgentPath, BootPath: drivertest.BootPath,
 		CgroupParent: p.name, Logger: logger,
 	})
 	if err != nil {

@@ -7,7 +7,7 @@
 // sandbox one checkpointable tree: nothing of the host stays open in it.
 //
 // It owns the protocol between the namespace driver and this process (Config on
-// descriptor 3, an error text on descriptor 4). Only cmd/sandlot-agent and the
+// descriptor 3, an error text on descriptor 4). Only the commands of the agent and the
 // driver import it.
 package boot
 
@@ -29,8 +29,12 @@ const (
 	ListenerFD = 3
 )
 
-// Arg is the first argument of the first execution.
-const Arg = "boot"
+// Arg is the argument of the first execution. HoldArg makes the same program
+// wait for a byte on its standard input.
+const (
+	Arg     = "boot"
+	HoldArg = "hold"
+)
 
 // SocketPath is where the agent listens, inside the sandbox.
 const SocketPath = "/run/sandlot/agent.sock"

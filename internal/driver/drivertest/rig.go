@@ -9,21 +9,31 @@ import (
 	"testing"
 )
 
-// AgentPath is where the agent lies in the layer that AgentLayer returns.
-const AgentPath = ".sandlot/agent"
+// AgentPath and BootPath are where the agent and the program that boots it lie
+// in the layer that AgentLayer returns.
+const (
+	AgentPath = ".sandlot/agent"
+	BootPath  = ".sandlot/boot"
+)
 
-// agent compiles the agent once per test binary.
-var agent = sync.OnceValues(func() ([]byte, error) {
+// agent compiles both programs once per test binary.
+var agent = sync.OnceValues(func() (map[string][]byte, error) {
 	dir, err := os.MkdirTemp("", "sandlot-agent-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "agent")
-	if err := build(out, "github.com/sandlot-dev/sandlot/cmd/sandlot-agent"); err != nil {
-		return nil, err
+	programs := map[string][]byte{}
+	for path, pkg := range map[string]string{AgentPath: "sandlot-agent", BootPath: "sandlot-boot"} {
+		out := filepath.Join(dir, pkg)
+		if err := build(out, "github.com/sandlot-dev/sandlot/cmd/"+pkg); err != nil {
+			return nil, err
+		}
+		if programs[path], err = os.ReadFile(out); err != nil {
+			return nil, err
+		}
 	}
-	return os.ReadFile(out)
+	return programs, nil
 })
 
 func build(out, pkg string) error {
@@ -35,16 +45,18 @@ func build(out, pkg string) error {
 	return nil
 }
 
-// AgentLayer returns a new root file system layer with the real agent at
-// AgentPath. It is removed when the test ends.
+// AgentLayer returns a new root file system layer with the real programs at
+// AgentPath and BootPath. It is removed when the test ends.
 func AgentLayer(t testing.TB) string {
 	t.Helper()
-	data, err := agent()
+	programs, err := agent()
 	if err != nil {
 		t.Fatal(err)
 	}
 	layer := t.TempDir()
-	writeProgram(t, filepath.Join(layer, AgentPath), data)
+	for path, data := range programs {
+		writeProgram(t, filepath.Join(layer, path), data)
+	}
 	return layer
 }
 

@@ -97,8 +97,8 @@ func (d *Driver) launch(job launchJob) (*os.Process, error) {
 	if err := unix.Chdir(rootPoint); err != nil {
 		return nil, err
 	}
-	agent := "./" + d.opts.AgentPath
-	p, err := os.StartProcess(agent, []string{agent, boot.Arg}, &os.ProcAttr{
+	program := "./" + d.opts.BootPath
+	p, err := os.StartProcess(program, []string{program, boot.Arg}, &os.ProcAttr{
 		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
 		Files: []*os.File{nil, nil, nil, job.config, job.ready},
 		Sys:   sysProcAttr(job),

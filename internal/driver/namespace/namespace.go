@@ -24,9 +24,9 @@ import (
 type Options struct {
 	// RunDir is a directory of the driver's own for mount points.
 	RunDir string
-	// AgentLayer is the read-only layer that holds the agent, AgentPath the
-	// agent's path in it (see package agentbin).
-	AgentLayer, AgentPath string
+	// AgentLayer is the read-only layer that holds the agent and the program
+	// that boots it, at AgentPath and BootPath (see package agentbin).
+	AgentLayer, AgentPath, BootPath string
 	// CgroupParent is the path of the driver's own cgroup below the root of each
 	// hierarchy, e.g. "sandlot-1a2b3c4d".
 	CgroupParent string
@@ -69,7 +69,7 @@ func New(opts Options) (*Driver, error) {
 		cgroups: tree,
 		jobs:    make(chan launchJob),
 	}
-	d.userns = newUsernsCache(filepath.Join(opts.AgentLayer, opts.AgentPath))
+	d.userns = newUsernsCache(filepath.Join(opts.AgentLayer, opts.BootPath))
 	if err := d.makeMountPoints(); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"github.com/sandlot-dev/sandlot/internal/agent/boot"
 )
 
 // usernsCache holds one user namespace per uid range, as a descriptor: what an
@@ -45,7 +47,7 @@ func (c *usernsCache) make(base uint32) (*os.File, error) {
 	}
 	defer r.Close()
 	defer w.Close()
-	p, err := os.StartProcess(c.holder, []string{c.holder, "hold"}, &os.ProcAttr{
+	p, err := os.StartProcess(c.holder, []string{c.holder, boot.HoldArg}, &os.ProcAttr{
 		Env:   []string{},
 		Files: []*os.File{r, nil, nil},
 		Sys: &syscall.SysProcAttr{
