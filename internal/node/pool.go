@@ -14,14 +14,14 @@ import (
 // The pool's size follows demand: enough for what was asked in the last window,
 // at least a few, at most the ceiling.
 const (
-	poolMin     = 4
-	poolWindow  = 30 * time.Second
-	poolLinger  = 5 * time.Minute // before unused ones are given back
-	retryPause  = time.Second     // after a launch that failed
-	retryLimit  = 30 * time.Second
+	poolMin    = 4
+	poolWindow = 30 * time.Second
+	poolLinger = 5 * time.Minute // before unused ones are given back
+	retryPause = time.Second     // after a launch that failed
+	retryLimit = 30 * time.Second
 	// courtesy is how long a pool that is not nearly empty leaves the processors
 	// to the sandbox just taken from it, whose first command is about to come.
-	courtesy = 25 * time.Millisecond
+	courtesy    = 25 * time.Millisecond
 	demandShare = 0.25 // of a window's launches that may come at once
 )
 
