@@ -151,9 +151,13 @@ func (l *ledger) create(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	p.ticker = cmd.PID
 	cmd.Disconnect()
-	l.put(p)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ours := l.alive[sbx.ID]; ours { // no other worker killed it meanwhile
+		p.ticker = cmd.PID
+		l.alive[sbx.ID] = p
+	}
 	return nil
 }
 
