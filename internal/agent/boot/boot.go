@@ -3,8 +3,8 @@
 // sandbox: pivots into the root file system, mounts /proc, /sys, /dev/pts and
 // /dev/shm, masks what the kernel shows too much of, opens the agent's
 // listener, gives up capabilities, loads the seccomp filter, and executes the
-// agent again from inside the root. The second execution is what makes a
-// sandbox one checkpointable tree: nothing of the host stays open in it.
+// agent from inside the root. That second execution is what makes a sandbox one
+// checkpointable tree: nothing of the host stays open in it.
 //
 // It owns the protocol between the namespace driver and this process (Config on
 // descriptor 3, an error text on descriptor 4). Only the commands of the agent and the
