@@ -48,7 +48,7 @@ func (c *usernsCache) make(base uint32) (*os.File, error) {
 	defer r.Close()
 	defer w.Close()
 	p, err := os.StartProcess(c.holder, []string{c.holder, boot.HoldArg}, &os.ProcAttr{
-		Env:   []string{},
+		Env:   bootEnv,
 		Files: []*os.File{r, nil, nil},
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER,
