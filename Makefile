@@ -46,8 +46,7 @@ test: ## everything that can be proved on one machine; root runs real sandboxes
 
 .PHONY: test-vm
 test-vm: build ## run the product in stock Debian 13 and 12 machines (QEMU)
-	@scripts/deps vm
-	@go run ./test/vm
+	@scripts/test-vm
 
 .PHONY: bench
 bench: build ## measure a server of its own beside the machine's floor
