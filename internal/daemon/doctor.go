@@ -29,7 +29,8 @@ func (d Daemon) Doctor(ctx context.Context, cfg config.Config) ([]driver.Feature
 	if err := EnterPrivateMounts(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "sandlot-doctor-")
+	// What works depends on the file system: try on the data directory's own.
+	dir, err := os.MkdirTemp(existing(cfg.DataDir), "sandlot-doctor-")
 	if err != nil {
 		return nil, err
 	}
@@ -39,6 +40,17 @@ func (d Daemon) Doctor(ctx context.Context, cfg config.Config) ([]driver.Feature
 	features = append(features, imageFeature(dir, logger), poolFeature(ctx, dir, logger))
 	features = append(features, launchFeatures(ctx, dir, logger)...)
 	return append(features, networkFeature(ctx, cfg, dir, logger)), nil
+}
+
+// existing returns dir or its nearest parent that exists.
+func existing(dir string) string {
+	for dir != "/" {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }
 
 func root() driver.Feature {
@@ -82,7 +94,7 @@ func imageFeature(dir string, logger *slog.Logger) driver.Feature {
 	f.Detail = detail(err)
 	if !f.OK {
 		f.Cost = "images are kept as directories: slower to make, no other difference"
-		f.Fix = "a kernel of 6.12 or newer with CONFIG_EROFS_FS_BACKED_BY_FILE"
+		f.Fix = "a kernel of 6.12 or newer with CONFIG_EROFS_FS_BACKED_BY_FILE, and a data directory that is not on tmpfs"
 	}
 	return f
 }
