@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -66,9 +67,12 @@ func Main() error {
 	// Capabilities and seccomp filters belong to threads; exec keeps the
 	// calling thread's.
 	runtime.LockOSThread()
-	unix.CloseOnExec(ConfigFD)
-	unix.CloseOnExec(ReadyFD)
-	err := run()
+	// Not only the driver's two: whatever the server itself was started with, a
+	// directory of the host's perhaps, came along and must not reach the agent.
+	err := unix.CloseRange(ConfigFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		err = run()
+	}
 	_, _ = unix.Write(ReadyFD, []byte(err.Error())) // nobody else to tell
 	return err
 }

@@ -243,6 +243,7 @@ func (s *suite) recoverGone() {
 
 func (s *suite) sweep() {
 	kept, started, waiting := s.start(), s.start(), s.create()
+	s.settled(waiting)
 	later := s.New(s)
 	swept, err := later.Sweep(s.Context(), []driver.State{s.stored(kept.State())})
 	s.ok("sweep", err)
@@ -265,6 +266,18 @@ func (s *suite) sweep() {
 		s.Errorf("sweep everything: %v", err)
 	}
 	s.wantEnd(kept)
+}
+
+// settled waits until a sandbox that was only created is counted, which a driver
+// may leave to the background.
+func (s *suite) settled(i driver.Instance) {
+	s.Helper()
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if st, err := i.Stats(s.Context()); err == nil && st.PIDs > 0 {
+			return
+		}
+	}
+	s.Error("a created sandbox has no task")
 }
 
 func (s *suite) pause() {

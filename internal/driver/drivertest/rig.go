@@ -17,56 +17,54 @@ const (
 	BootPath  = ".sandlot/boot"
 )
 
-// agent compiles both programs once per test binary.
-var agent = sync.OnceValues(func() (map[string][]byte, error) {
-	dir, err := os.MkdirTemp("", "sandlot-agent-")
+// compiled holds programs by package, each compiled once per test binary.
+var compiled struct {
+	mu       sync.Mutex
+	programs map[string][]byte
+}
+
+// program returns a package's statically linked program.
+func program(t testing.TB, pkg string) []byte {
+	t.Helper()
+	compiled.mu.Lock()
+	defer compiled.mu.Unlock()
+	data, ok := compiled.programs[pkg]
+	if ok {
+		return data
+	}
+	data, err := build(filepath.Join(t.TempDir(), "program"), pkg)
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	programs := map[string][]byte{}
-	for at, pkg := range map[string]string{AgentPath: "sandlot-agent", BootPath: "sandlot-boot"} {
-		out := filepath.Join(dir, pkg)
-		if err := build(out, "github.com/sandlot-dev/sandlot/cmd/"+pkg); err != nil {
-			return nil, err
-		}
-		if programs[at], err = os.ReadFile(out); err != nil {
-			return nil, err
-		}
+	if compiled.programs == nil {
+		compiled.programs = map[string][]byte{}
 	}
-	return programs, nil
-})
+	compiled.programs[pkg] = data
+	return data
+}
 
 // build compiles pkg, or takes it from SANDLOT_TEST_PROGRAMS where there is no
 // Go to compile with.
-func build(out, pkg string) error {
+func build(out, pkg string) ([]byte, error) {
 	if dir := os.Getenv("SANDLOT_TEST_PROGRAMS"); dir != "" {
-		data, err := os.ReadFile(filepath.Join(dir, path.Base(pkg)))
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(out, data, 0o755)
+		return os.ReadFile(filepath.Join(dir, path.Base(pkg)))
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", pkg, err, said)
+		return nil, fmt.Errorf("go build %s: %w\n%s", pkg, err, said)
 	}
-	return nil
+	return os.ReadFile(out)
 }
 
 // AgentLayer returns a new root file system layer with the real programs at
 // AgentPath and BootPath. It is removed when the test ends.
 func AgentLayer(t testing.TB) string {
 	t.Helper()
-	programs, err := agent()
-	if err != nil {
-		t.Fatal(err)
-	}
+	const commands = "github.com/sandlot-dev/sandlot/cmd/"
 	layer := t.TempDir()
-	for at, data := range programs {
-		writeProgram(t, filepath.Join(layer, at), data)
-	}
+	writeProgram(t, filepath.Join(layer, AgentPath), program(t, commands+"sandlot-agent"))
+	writeProgram(t, filepath.Join(layer, BootPath), program(t, commands+"sandlot-boot"))
 	return layer
 }
 
@@ -74,7 +72,7 @@ func AgentLayer(t testing.TB) string {
 // accounts every root has and no program but those named: Go packages, compiled
 // statically to /bin under the last part of their path. It is removed when the
 // test ends.
-func RootLayer(t testing.TB, programs ...string) string {
+func RootLayer(t testing.TB, packages ...string) string {
 	t.Helper()
 	root := t.TempDir()
 	for dir, mode := range map[string]os.FileMode{
@@ -97,10 +95,8 @@ func RootLayer(t testing.TB, programs ...string) string {
 			t.Fatal(err)
 		}
 	}
-	for _, pkg := range programs {
-		if err := build(filepath.Join(root, "bin", filepath.Base(pkg)), pkg); err != nil {
-			t.Fatal(err)
-		}
+	for _, pkg := range packages {
+		writeProgram(t, filepath.Join(root, "bin", filepath.Base(pkg)), program(t, pkg))
 	}
 	return root
 }

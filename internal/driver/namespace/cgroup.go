@@ -128,17 +128,23 @@ func (t *cgroupTree) removeParent() {
 	}
 }
 
+// destroyTimeout bounds how long a cgroup's removal is tried.
+const destroyTimeout = 2 * time.Second
+
 // destroy removes a cgroup whose processes are dead. The kernel lets go of them
 // a little after they were reaped, so EBUSY is tried again.
 func destroy(m cgroups.Manager) error {
-	var err error
-	for wait := time.Millisecond; wait < 2*time.Second; wait *= 2 {
-		if err = m.Destroy(); err == nil {
+	deadline := time.Now().Add(destroyTimeout)
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := m.Destroy() // which itself waits a little
+		if err == nil {
 			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("remove cgroup: %w", err)
 		}
 		time.Sleep(wait)
 	}
-	return fmt.Errorf("remove cgroup: %w", err)
 }
 
 func stats(m cgroups.Manager) (driver.Stats, error) {

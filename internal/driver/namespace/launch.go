@@ -13,6 +13,7 @@ import (
 
 	"github.com/sandlot-dev/sandlot/internal/agent/boot"
 	"github.com/sandlot-dev/sandlot/internal/driver"
+	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
 // launchJob is one sandbox to be mounted and cloned on a launching thread.
@@ -33,13 +34,13 @@ type launched struct {
 // a mount namespace of its own, which lives from one launch to the end of it:
 // a crash leaves no mount behind, and no other part of the server sees any.
 func (d *Driver) startLaunchers() error {
-	errs := make(chan error, d.opts.Launchers)
+	ready := make(chan error, d.opts.Launchers)
 	for range d.opts.Launchers {
-		d.wg.Go(func() { d.launcher(errs) })
+		d.wg.Go(func() { d.launcher(ready) })
 	}
 	var all error
 	for range d.opts.Launchers {
-		all = errors.Join(all, <-errs)
+		all = errors.Join(all, <-ready)
 	}
 	return all
 }
@@ -54,7 +55,13 @@ func (d *Driver) launcher(ready chan<- error) {
 		return
 	}
 	defer home.Close()
-	for job := range d.jobs {
+	for {
+		var job launchJob
+		select {
+		case job = <-d.jobs:
+		case <-d.closed:
+			return
+		}
 		p, err := d.launch(job)
 		// Back to the server's namespace at once: the thread's copy would keep
 		// the sandbox's file systems busy.
@@ -132,6 +139,8 @@ func idMap(base uint32) []syscall.SysProcIDMap {
 	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(base), Size: driver.UIDRange}}
 }
 
+var errClosed = errs.New(errs.Unavailable, "the server is shutting down")
+
 // submit hands a job to a launching thread and waits for the result. A job that
 // was taken is always waited for, or its process would be lost.
 func (d *Driver) submit(ctx context.Context, job launchJob) (*os.Process, error) {
@@ -141,6 +150,8 @@ func (d *Driver) submit(ctx context.Context, job launchJob) (*os.Process, error)
 	case d.jobs <- job:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	case <-d.closed:
+		return nil, errClosed
 	}
 	l := <-done
 	return l.process, l.err

@@ -42,9 +42,10 @@ type Driver struct {
 	userns  *usernsCache
 	cgroups *cgroupTree
 
-	jobs chan launchJob
-	wg   sync.WaitGroup
-	stop sync.Once
+	jobs   chan launchJob
+	closed chan struct{}
+	wg     sync.WaitGroup
+	stop   sync.Once
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -68,6 +69,7 @@ func New(opts Options) (*Driver, error) {
 		seccomp: filter,
 		cgroups: tree,
 		jobs:    make(chan launchJob),
+		closed:  make(chan struct{}),
 	}
 	d.userns = newUsernsCache(filepath.Join(opts.AgentLayer, opts.BootPath))
 	if err := d.makeMountPoints(); err != nil {
@@ -84,7 +86,7 @@ func (d *Driver) Name() string { return "namespace" }
 
 // Close ends the launching threads. Sandboxes go on living.
 func (d *Driver) Close() error {
-	d.stop.Do(func() { close(d.jobs) })
+	d.stop.Do(func() { close(d.closed) })
 	d.wg.Wait()
 	d.userns.close()
 	return nil

@@ -1,13 +1,10 @@
 package namespace
 
 import (
-	"bytes"
-	"encoding/binary"
-	"fmt"
+	"maps"
+	"slices"
 
-	"github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,8 +15,9 @@ const namespaceFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME
 
 // deniedSyscalls answer EPERM, as a kernel answers somebody without the
-// privilege. Whatever is on neither list answers ENOSYS, so that C libraries
-// fall back to older calls.
+// privilege. Whatever is on no list answers ENOSYS, so that C libraries fall
+// back to older calls: also clone3, whose flags lie behind a pointer and cannot
+// be checked.
 var deniedSyscalls = []string{
 	"acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module",
 	"finit_module", "get_kernel_syms", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup",
@@ -70,97 +68,53 @@ var allowedSyscalls = []string{
 	"vmsplice", "wait4", "waitid", "write", "writev",
 }
 
-// allowedSockets are the address families a sandbox may use; of netlink only
-// what libraries need to read interfaces and routes.
-var allowedSockets = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6}
+// conditionalSyscalls are allowed if all checks of one of their sets hold, and
+// answer EPERM otherwise.
+var conditionalSyscalls = map[string][][]check{
+	"clone": {{{arg: 0, op: bitsNotSet, value: namespaceFlags}}},
+	// TIOCSTI and TIOCLINUX type into somebody else's terminal. The kernel
+	// reads 32 bits of the request, the filter compares 64: the upper half
+	// must be zero, or ones where musl extends the sign of a request whose
+	// upper bit is set (neither of the two has it).
+	"ioctl": {
+		{
+			{arg: 1, op: bitsNotSet, value: 0xffffffff_00000000},
+			{arg: 1, op: notEqual, value: unix.TIOCSTI},
+			{arg: 1, op: notEqual, value: unix.TIOCLINUX},
+		},
+		{{arg: 1, op: atLeast, value: 0xffffffff_80000000}},
+	},
+	"personality": anyOf(0, 0x0008, 0x20000, 0x20008, 0xffffffff, 0x0040000),
+	// Of netlink only what libraries need to read interfaces and routes.
+	"socket": append(anyOf(unix.AF_UNIX, unix.AF_INET, unix.AF_INET6),
+		[]check{{arg: 0, op: equal, value: unix.AF_NETLINK}, {arg: 2, op: equal, value: unix.NETLINK_ROUTE}}),
+}
+
+// anyOf allows a call whose first argument is one of values.
+func anyOf(values ...uint64) [][]check {
+	sets := make([][]check, 0, len(values))
+	for _, v := range values {
+		sets = append(sets, []check{{arg: 0, op: equal, value: v}})
+	}
+	return sets
+}
 
 // compileSeccomp builds the filter every sandbox gets, as struct sock_filter
 // records. It is done once: assembling takes longer than starting a sandbox may.
 func compileSeccomp() ([]byte, error) {
-	policy := seccompPolicy()
-	instructions, err := policy.Assemble()
-	if err != nil {
-		return nil, err
-	}
-	raw, err := bpf.Assemble(instructions)
-	if err != nil {
-		return nil, err
-	}
-	// The library ends with the default action EPERM; the fallback for calls on
-	// no list is to look like a kernel that does not have them.
-	last := &raw[len(raw)-1]
-	if last.K != errno(unix.EPERM) {
-		return nil, fmt.Errorf("the filter does not end with its default action but with %#x", last.K)
-	}
-	last.K = errno(unix.ENOSYS)
-	var out bytes.Buffer
-	err = binary.Write(&out, binary.NativeEndian, raw)
-	return out.Bytes(), err
-}
-
-func errno(e unix.Errno) uint32 {
-	return uint32(seccomp.ActionErrno)&^0xffff | uint32(e)
-}
-
-func seccompPolicy() seccomp.Policy {
-	known := knownSyscalls()
-	return seccomp.Policy{
-		DefaultAction: seccomp.ActionErrno,
-		Syscalls: []seccomp.SyscallGroup{
-			{Names: known(allowedSyscalls), NamesWithCondtions: conditional(), Action: seccomp.ActionAllow},
-			{Names: known(deniedSyscalls), Action: seccomp.Action(errno(unix.EPERM))},
-			// What is left of these did not meet a condition above.
-			{Names: []string{"clone", "socket", "personality", "ioctl"}, Action: seccomp.Action(errno(unix.EPERM))},
-			// The flags of clone3 lie behind a pointer and cannot be checked.
-			{Names: []string{"clone3"}, Action: seccomp.Action(errno(unix.ENOSYS))},
-		},
-	}
-}
-
-// conditional allows calls by their arguments.
-func conditional() []seccomp.NameWithConditions {
-	allow := func(name string, c ...seccomp.Condition) seccomp.NameWithConditions {
-		return seccomp.NameWithConditions{Name: name, Conditions: c}
-	}
-	conds := []seccomp.NameWithConditions{
-		allow("clone", seccomp.Condition{Argument: 0, Operation: seccomp.BitsNotSet, Value: namespaceFlags}),
-		allow("socket",
-			seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: unix.AF_NETLINK},
-			seccomp.Condition{Argument: 2, Operation: seccomp.Equal, Value: unix.NETLINK_ROUTE}),
-		// TIOCSTI and TIOCLINUX type into somebody else's terminal. The kernel
-		// reads 32 bits of the request, the filter compares 64: the upper half
-		// must be zero, or ones where musl extends the sign of a request whose
-		// upper bit is set (neither of the two has it).
-		allow("ioctl",
-			seccomp.Condition{Argument: 1, Operation: seccomp.BitsNotSet, Value: 0xffffffff_00000000},
-			seccomp.Condition{Argument: 1, Operation: seccomp.NotEqual, Value: unix.TIOCSTI},
-			seccomp.Condition{Argument: 1, Operation: seccomp.NotEqual, Value: unix.TIOCLINUX}),
-		allow("ioctl", seccomp.Condition{Argument: 1, Operation: seccomp.GreaterOrEqual, Value: 0xffffffff_80000000}),
-	}
-	for _, family := range allowedSockets {
-		conds = append(conds, allow("socket", seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: family}))
-	}
-	for _, persona := range []uint64{0, 0x0008, 0x20000, 0x20008, 0xffffffff, 0x0040000} {
-		conds = append(conds, allow("personality", seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: persona}))
-	}
-	return conds
-}
-
-// knownSyscalls returns a filter of names by what this architecture has.
-func knownSyscalls() func([]string) []string {
 	info, err := arch.GetInfo("")
-	return func(names []string) []string {
-		if err != nil {
-			return names // Assemble reports the unknown architecture
-		}
-		var out []string
-		for _, n := range names {
-			if _, ok := info.SyscallNames[n]; ok {
-				out = append(out, n)
-			}
-		}
-		return out
+	if err != nil {
+		return nil, err
 	}
+	f := newFilter(info)
+	f.allow(allowedSyscalls)
+	for _, name := range slices.Sorted(maps.Keys(conditionalSyscalls)) {
+		if err := f.allowIf(name, conditionalSyscalls[name]); err != nil {
+			return nil, err
+		}
+	}
+	f.deny(deniedSyscalls)
+	return f.finish()
 }
 
 // capabilities is the bounding set of every process in a sandbox: what files,
