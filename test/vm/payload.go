@@ -135,6 +135,7 @@ func (p payload) suite(name, dir string) suite {
 	env := []string{
 		"SANDLOT_BIN=" + inside + "/sandlot",
 		"TMPDIR=/var/tmp", // /tmp is in memory, where EROFS images cannot be mounted from
+		"SANDLOT_TEST_EMULATED=1",
 		"SANDLOT_TEST_PROGRAMS=" + inside + "/programs",
 		"SANDLOT_COMPAT_SLOW=10",     // emulation takes its time
 		"SANDLOT_COMPAT_SDK=v2.51.0", // one version proves the machine
