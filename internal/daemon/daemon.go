@@ -96,6 +96,9 @@ func (s *system) openData(context.Context) error {
 	if err := os.MkdirAll(s.cfg.DataDir, 0o711); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
+	if err := takeDir(s.cfg.DataDir); err != nil {
+		return err
+	}
 	lock, err := lockDir(s.cfg.DataDir)
 	if err != nil {
 		return err

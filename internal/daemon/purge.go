@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/config"
-	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/netns"
 	"github.com/sandlot-dev/sandlot/internal/slot"
 )
@@ -106,40 +105,20 @@ func removeAll(names []string) error {
 }
 
 // Purge ends every sandbox and removes the data directory and all traces on the
-// host. A directory that is not Sandlot's is refused.
+// host, also those of a data directory that was deleted by hand. A directory
+// that is not Sandlot's is refused.
 func (d Daemon) Purge(ctx context.Context, cfg config.Config) error {
-	if _, err := os.Stat(cfg.DataDir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	if err := EnterPrivateMounts(); err != nil {
-		return err
-	}
-	if err := checkOurs(cfg.DataDir); err != nil {
 		return err
 	}
 	s, err := open(ctx, cfg, newLogger(cfg, io.Discard))
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.stopAll(ctx), s.close(context.WithoutCancel(ctx))); err != nil {
-		return fmt.Errorf("nothing was deleted: %w", err)
+	if err := s.stopAll(ctx); err != nil {
+		return errors.Join(fmt.Errorf("nothing was deleted: %w", err), s.close(context.WithoutCancel(ctx)))
 	}
-	return os.RemoveAll(cfg.DataDir)
-}
-
-// checkOurs keeps a mistyped --data-dir from being deleted.
-func checkOurs(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if len(entries) == 0 {
-		return nil
-	}
-	for _, e := range entries {
-		if e.Name() == "registry.db" || e.Name() == "lock" {
-			return nil
-		}
-	}
-	return errs.New(errs.Invalid, "%s is no data directory of Sandlot's: it holds neither registry.db nor lock", dir)
+	// The lock, the first to be taken, is the last to go: the files go before it.
+	s.undo = slices.Insert(s.undo, 1, func(context.Context) error { return removeData(cfg.DataDir) })
+	return s.close(context.WithoutCancel(ctx))
 }

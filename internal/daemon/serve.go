@@ -155,23 +155,26 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// ensureKey returns the first API key, made at the first start. A key the user
-// has revoked since does not come back while there are others.
+// ensureKey returns the key of the command line, which lies in a file beside the
+// data. A file that is missing, or whose key was revoked, gets a new key: whoever
+// can read the file is root here, and must not be locked out.
 func (s *system) ensureKey(ctx context.Context) (string, error) {
 	path := s.path(keyFile)
 	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read API key: %w", err)
+	}
 	key := strings.TrimSpace(string(data))
-	if errors.Is(err, os.ErrNotExist) {
-		key = control.NewKeyText()
-		err = writeFile(path, []byte(key+"\n"), 0o600)
-	}
-	if err != nil {
-		return "", fmt.Errorf("first API key: %w", err)
-	}
-	if len(s.control.Keys()) > 0 {
+	if _, err := s.control.Authenticate(key); err == nil {
 		return key, nil
 	}
-	_, err = s.control.AdoptKey(ctx, "first key", key)
+	if len(s.control.Keys()) > 0 || key == "" { // else the server died between the file and the registry
+		key = control.NewKeyText()
+		if err := writeFile(path, []byte(key+"\n"), 0o600); err != nil {
+			return "", fmt.Errorf("write API key: %w", err)
+		}
+	}
+	_, err = s.control.AdoptKey(ctx, "command line of this machine", key)
 	return key, err
 }
 
@@ -189,9 +192,12 @@ func (s *system) announce(url string) error {
 	return nil
 }
 
+// beginning marks files that are being written; a crash may leave one.
+const beginning = ".new-"
+
 // writeFile writes beside and renames, so that a crash leaves the old or the new.
 func writeFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	f, err := os.CreateTemp(filepath.Dir(path), beginning)
 	if err != nil {
 		return err
 	}

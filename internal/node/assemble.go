@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/agentclient"
 	"github.com/sandlot-dev/sandlot/internal/driver"
@@ -17,6 +17,9 @@ import (
 // hostname is what every sandbox calls itself: the same everywhere, so that a
 // template's /etc/hosts knows it.
 const hostname = "sandbox"
+
+// launchTimeout bounds a launch, so that one that hangs cannot stop a pool.
+const launchTimeout = 30 * time.Second
 
 // step is one acquisition of a launch and its undo, which must work whether or
 // not do succeeded half-way.
@@ -38,6 +41,8 @@ type assembly struct {
 // assemble starts a sandbox nobody has claimed yet. On error everything it
 // acquired is given back, in reverse order.
 func (n *Node) assemble(ctx context.Context, t sandbox.Template) (*box, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, launchTimeout, errs.New(errs.Timeout, "the sandbox did not start within %s", launchTimeout))
+	defer cancel()
 	a := &assembly{node: n, template: t, box: &box{id: sandbox.NewID()}}
 	var done []step
 	for _, s := range a.steps() {
@@ -64,17 +69,19 @@ func (n *Node) try(ctx context.Context, s step) error {
 	return n.fault("after " + s.name)
 }
 
+// unwind gives back in reverse order. It stops at what cannot be undone: while a
+// process may live, its id range and directory must not become another's. The
+// sweep at the next start finds what is left.
 func unwind(ctx context.Context, done []step) error {
-	var all error
-	for _, s := range slices.Backward(done) {
-		if s.undo == nil {
+	for i := len(done) - 1; i >= 0; i-- {
+		if done[i].undo == nil {
 			continue
 		}
-		if err := s.undo(ctx); err != nil {
-			all = errors.Join(all, fmt.Errorf("undo %s: %w", s.name, err))
+		if err := done[i].undo(ctx); err != nil {
+			return fmt.Errorf("undo %s: %w", done[i].name, err)
 		}
 	}
-	return all
+	return nil
 }
 
 // steps in order; each may use what those before it acquired.

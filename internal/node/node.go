@@ -94,6 +94,7 @@ type box struct {
 	agent    *agentclient.Client
 
 	claimed    bool // guarded by Node.mu
+	exited     bool // its first process has ended; guarded by Node.mu
 	destroying bool // guarded by Node.mu
 	destroy    sync.Mutex
 	gone       bool // guarded by destroy
@@ -172,32 +173,47 @@ func reportSource(ctx context.Context, fromPool bool) {
 	}
 }
 
+// launchTries bounds how often a launch starts over because the sandbox it got
+// from the pool had just died.
+const launchTries = 3
+
 // Launch returns a running sandbox: one that waited in the template's pool, or,
 // when there is none, a new one.
 func (n *Node) Launch(ctx context.Context, req sandbox.LaunchRequest) (sandbox.ID, error) {
-	b, err := n.obtain(ctx, req.Template)
-	if err != nil {
-		return "", err
+	var failed error
+	for range launchTries {
+		b, pooled, err := n.obtain(ctx, req.Template)
+		if err != nil {
+			return "", err
+		}
+		if err = n.claim(ctx, b, req); err == nil {
+			reportSource(ctx, pooled)
+			return b.id, nil
+		}
+		failed = errors.Join(err, n.abandon(context.WithoutCancel(ctx), b))
+		if !pooled || ctx.Err() != nil {
+			break
+		}
 	}
-	if err := n.claim(ctx, b, req); err != nil {
-		return "", errors.Join(err, n.Destroy(context.WithoutCancel(ctx), b.id))
-	}
-	return b.id, nil
+	return "", failed
 }
 
-// obtain takes a waiting sandbox, or starts one. One that died while it waited
-// is passed over.
-func (n *Node) obtain(ctx context.Context, t sandbox.Template) (*box, error) {
-	if skip, _ := ctx.Value(bypass{}).(bool); skip || n.opts.PoolMax == 0 {
-		reportSource(ctx, false)
-		return n.assemble(ctx, t)
+// abandon removes a box whose claim failed. The claim may have written the
+// record after somebody else had removed the box with it.
+func (n *Node) abandon(ctx context.Context, b *box) error {
+	return errors.Join(n.Destroy(ctx, b.id), n.opts.Boxes.DeleteBox(ctx, b.id))
+}
+
+// obtain takes a waiting sandbox, or starts one.
+func (n *Node) obtain(ctx context.Context, t sandbox.Template) (b *box, pooled bool, err error) {
+	skip, _ := ctx.Value(bypass{}).(bool)
+	if !skip && n.opts.PoolMax > 0 {
+		if b := n.pool(t).take(); b != nil {
+			return b, true, nil
+		}
 	}
-	b := n.pool(t).take()
-	reportSource(ctx, b != nil)
-	if b != nil {
-		return b, nil
-	}
-	return n.assemble(ctx, t)
+	b, err = n.assemble(ctx, t)
+	return b, false, err
 }
 
 // claim makes b the caller's: the agent learns its settings, the store that it
@@ -214,7 +230,7 @@ func (n *Node) claim(ctx context.Context, b *box, req sandbox.LaunchRequest) err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.boxes[b.id] != b || b.destroying {
+	if n.boxes[b.id] != b || b.exited || b.destroying {
 		return errs.New(errs.Unavailable, "the sandbox ended while it was being started")
 	}
 	b.claimed = true
@@ -245,7 +261,8 @@ func (n *Node) Alive(id sandbox.ID) bool {
 	return err == nil
 }
 
-// Launched returns the sandboxes that Launch handed out and that still run.
+// Launched returns the sandboxes that Launch handed out and that are not
+// destroyed, also those whose processes have ended.
 func (n *Node) Launched() []sandbox.ID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -262,7 +279,7 @@ func (n *Node) launched(id sandbox.ID) (*box, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	b, ok := n.boxes[id]
-	if !ok || !b.claimed || b.destroying {
+	if !ok || !b.claimed || b.exited || b.destroying {
 		return nil, errs.New(errs.NotFound, "sandbox %s does not run", id)
 	}
 	return b, nil
@@ -303,21 +320,33 @@ func (n *Node) watch(b *box) {
 		if _, err := b.instance.Wait(n.ctx); err != nil {
 			return // the node closes
 		}
-		n.mu.Lock()
-		destroying, claimed := b.destroying, b.claimed
-		n.mu.Unlock()
-		if destroying {
-			return
-		}
-		n.opts.Logger.Warn("sandbox ended by itself", "sandbox_id", b.id, "claimed", claimed)
-		if claimed && n.opts.OnExit != nil {
-			n.opts.OnExit(b.id)
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), 30*time.Second)
-		defer cancel()
-		if err := n.Destroy(ctx, b.id); err != nil {
-			n.opts.Logger.Error("remove ended sandbox", "sandbox_id", b.id, "error", err)
+		if claimed, known := n.noteExit(b); known {
+			n.reportExit(b, claimed)
 		}
 	})
+}
+
+// noteExit records that b's processes have ended. From here on b is not alive,
+// and if nobody has claimed it, nobody can.
+func (n *Node) noteExit(b *box) (claimed, known bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if b.destroying {
+		return false, false
+	}
+	b.exited = true
+	return b.claimed, true
+}
+
+func (n *Node) reportExit(b *box, claimed bool) {
+	n.opts.Logger.Warn("sandbox ended by itself", "sandbox_id", b.id, "claimed", claimed)
+	if claimed && n.opts.OnExit != nil {
+		n.opts.OnExit(b.id)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), 30*time.Second)
+	defer cancel()
+	if err := n.Destroy(ctx, b.id); err != nil {
+		n.opts.Logger.Error("remove ended sandbox", "sandbox_id", b.id, "error", err)
+	}
 }

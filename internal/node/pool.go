@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -104,7 +105,7 @@ func (p *pool) take() *box {
 func (n *Node) usable(b *box) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.boxes[b.id] == b && !b.destroying
+	return n.boxes[b.id] == b && !b.exited && !b.destroying
 }
 
 func (p *pool) signal() {
@@ -134,6 +135,7 @@ func (p *pool) missing() (lack int, calm bool, surplus []*box) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	p.ready = slices.DeleteFunc(p.ready, func(b *box) bool { return !p.node.usable(b) })
 	target := p.target(now)
 	lack, calm = target-len(p.ready), 2*len(p.ready) >= target
 	if lack < 0 && now.Sub(p.lastUse) > poolLinger {

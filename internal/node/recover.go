@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/driver"
 	"github.com/sandlot-dev/sandlot/internal/netns"
@@ -47,7 +48,11 @@ func (n *Node) Recover(ctx context.Context) error {
 		return fmt.Errorf("load boxes: %w", err)
 	}
 	for _, row := range rows {
-		if err := n.readopt(ctx, row); err != nil {
+		err := n.readopt(ctx, row)
+		if errors.Is(err, errAlive) {
+			return err
+		}
+		if err != nil {
 			n.opts.Logger.Info("sandbox is not taken over", "sandbox_id", row.ID, "reason", err)
 		}
 	}
@@ -59,7 +64,25 @@ func (n *Node) Recover(ctx context.Context) error {
 	return nil
 }
 
-var errPooled = errors.New("it waited in the pool")
+var (
+	errPooled = errors.New("it waited in the pool")
+	errAlive  = errors.New("it lives but cannot be taken over; free what is missing and start again, or end it with: sandlot serve --stop-all")
+)
+
+// recoverTries is how often a living sandbox is asked for before giving up:
+// sweeping it would lose its work.
+const recoverTries = 5
+
+// find returns the instance of a box, or driver.ErrGone.
+func (n *Node) find(ctx context.Context, state driver.State) (i driver.Instance, err error) {
+	for try := range recoverTries {
+		if i, err = n.opts.Driver.Recover(ctx, state); err == nil || errors.Is(err, driver.ErrGone) {
+			return i, err
+		}
+		time.Sleep(time.Duration(try) * 50 * time.Millisecond)
+	}
+	return nil, fmt.Errorf("sandbox %s: %w (%w)", state.ID, errAlive, err)
+}
 
 func (n *Node) readopt(ctx context.Context, row store.Box) error {
 	r, err := decode(row)
@@ -69,7 +92,7 @@ func (n *Node) readopt(ctx context.Context, row store.Box) error {
 	if !r.Claimed {
 		return errPooled
 	}
-	i, err := n.opts.Driver.Recover(ctx, r.State)
+	i, err := n.find(ctx, r.State)
 	if err != nil {
 		return err
 	}

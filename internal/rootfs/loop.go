@@ -14,9 +14,12 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
+// poolFile is the name of the file that holds the pool's file system.
+const poolFile = "pool.btrfs"
+
 // mountLoop mounts the pool's file and returns where.
 func (p *Pool) mountLoop(ctx context.Context, o Options) (string, error) {
-	file := filepath.Join(o.Dir, "pool.btrfs")
+	file := filepath.Join(o.Dir, poolFile)
 	if err := makePoolFile(ctx, file, o.SizeBytes); err != nil {
 		return "", err
 	}
@@ -50,7 +53,9 @@ func makePoolFile(ctx context.Context, file string, size int64) error {
 		if err := unix.Statfs(filepath.Dir(file), &st); err != nil {
 			return err
 		}
-		size = int64(st.Blocks) * st.Bsize
+		// Promising more than there is would let sandboxes fill the host, and
+		// the file system in the file cannot bear that its own disk is full.
+		size = int64(st.Bavail)*st.Bsize - reserve
 	}
 	tmp := file + ".new"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
@@ -62,6 +67,11 @@ func makePoolFile(ctx context.Context, file string, size int64) error {
 		return fmt.Errorf("make %s: %w", file, err)
 	}
 	return os.Rename(tmp, file)
+}
+
+func hasMkfs() bool {
+	_, err := exec.LookPath("mkfs.btrfs")
+	return err == nil
 }
 
 func mkfs(ctx context.Context, file string) error {
@@ -80,7 +90,10 @@ func mkfs(ctx context.Context, file string) error {
 // use has one already, and must get no second: two would corrupt it.
 func (p *Pool) attachLoop(file string) (string, error) {
 	if dev, ok := findLoop(file); ok {
-		return dev, nil
+		// Held open until Close: its last user may end at any moment, and the
+		// device would be detached under the mount to come.
+		p.undo = append(p.undo, dev.Close)
+		return dev.Name(), nil
 	}
 	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
@@ -132,28 +145,28 @@ func configureLoop(f *os.File) (*os.File, error) {
 	return dev, nil
 }
 
-// findLoop looks for the device whose backing file is this very inode.
-func findLoop(file string) (string, bool) {
+// findLoop looks for the device whose backing file is this very inode, and
+// returns it open.
+func findLoop(file string) (*os.File, bool) {
 	var want unix.Stat_t
 	if unix.Stat(file, &want) != nil {
-		return "", false
+		return nil, false
 	}
 	backings, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, b := range backings {
-		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(b)))
+		dev, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(filepath.Dir(b))), os.O_RDWR, 0)
+		if err != nil {
+			continue
+		}
 		if backs(dev, want) {
 			return dev, true
 		}
+		_ = dev.Close() // somebody else's
 	}
-	return "", false
+	return nil, false
 }
 
-func backs(dev string, want unix.Stat_t) bool {
-	f, err := os.Open(dev)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+func backs(dev *os.File, want unix.Stat_t) bool {
+	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
 	return err == nil && info.Inode == want.Ino && info.Device == want.Dev
 }

@@ -52,8 +52,9 @@ type backend interface {
 type Options struct {
 	// Dir is the pool's directory, made if missing.
 	Dir string
-	// SizeBytes is the largest the pool's file may grow; 0 takes the size of
-	// the file system below it. An existing pool keeps its size.
+	// SizeBytes is the largest the pool's file may grow; 0 takes what is free
+	// now on the file system below it, less a reserve. An existing pool keeps
+	// its size.
 	SizeBytes int64
 	// Backend forces "btrfs", "loop" or "directory"; empty chooses.
 	Backend string
@@ -83,15 +84,23 @@ func Open(ctx context.Context, o Options) (*Pool, error) {
 }
 
 // choose picks the best backend this host has. A pool that exists as a file
-// stays one.
+// stays one, even where it can no longer be mounted: what lies in it must not
+// silently be left behind.
 func choose(dir string) string {
 	switch {
+	case isFile(filepath.Join(dir, poolFile)):
+		return "loop"
 	case isBtrfs(dir):
 		return "btrfs"
-	case hasBtrfs():
+	case hasBtrfs() && hasMkfs():
 		return "loop"
 	}
 	return "directory"
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 func (p *Pool) open(ctx context.Context, kind string, o Options) error {

@@ -115,17 +115,22 @@ func TestLoopDeviceIsShared(t *testing.T) {
 		t.Fatal("the pool's device is not found")
 	}
 	again, err := p.attachLoop(file)
-	if err != nil || again != first {
-		t.Errorf("attached %s, want %s (%v)", again, first, err)
+	if err != nil || again != first.Name() {
+		t.Errorf("attached %s, want %s (%v)", again, first.Name(), err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
 	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for range 100 { // autoclear follows the last close
-		if _, ok = findLoop(file); !ok {
+		dev, ok := findLoop(file)
+		if !ok {
 			return
 		}
+		_ = dev.Close() // or it would never be detached
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Errorf("%s is still attached", first)
+	t.Errorf("%s is still attached", first.Name())
 }

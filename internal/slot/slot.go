@@ -95,7 +95,9 @@ func (p *Pool) file(block int) string { return filepath.Join(p.dir, strconv.Itoa
 func (p *Pool) add(block int) {
 	p.claims = append(p.claims, block)
 	for i := range blockSize {
-		p.fresh = append(p.fresh, Slot(block*blockSize+i))
+		if s := Slot(block*blockSize + i); !p.used[s] {
+			p.fresh = append(p.fresh, s)
+		}
 	}
 }
 
