@@ -24,7 +24,7 @@ func (f *fakes) restart(t *testing.T, n *Node, poolMax int) *Node {
 		f.slots.Release(s) // the successor's process knows of none
 	}
 	next := f.node(poolMax)
-	check(t, "recover", n.Recover(t.Context()))
+	check(t, "recover", next.Recover(t.Context()))
 	return next
 }
 
