@@ -122,8 +122,11 @@ func (p payload) programs(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"sandlot-agent", "sandlot-boot"} {
-		if err := p.goBuild(ctx, "build", filepath.Join(dir, name), "./cmd/"+name); err != nil {
+	for _, pkg := range []string{
+		"cmd/sandlot-agent", "cmd/sandlot-boot",
+		"internal/driver/namespace/testdata/inside", "internal/driver/namespace/testdata/look",
+	} {
+		if err := p.goBuild(ctx, "build", filepath.Join(dir, filepath.Base(pkg)), "./"+pkg); err != nil {
 			return err
 		}
 	}
