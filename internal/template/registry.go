@@ -56,6 +56,8 @@ type Registry struct {
 	dir  string
 	tmp  string
 
+	change sync.Mutex // held while a template is read, changed and written
+
 	mu    sync.Mutex
 	known []sandbox.Template
 	read  time.Time // of the directory, when known was read
@@ -245,12 +247,22 @@ func syncDir(dir string) error {
 }
 
 // SetLimits changes the limits of the sandboxes made from a template from now
-// on. Zero fields stay as they are. It returns the template as it is then.
+// on. Zero fields stay as they are: those the template does not name go on
+// following the defaults. It returns the template as Resolve would.
 func (r *Registry) SetLimits(ctx context.Context, ref string, limits sandbox.Limits) (sandbox.Template, error) {
-	t, err := r.Resolve(ctx, ref)
+	r.change.Lock()
+	defer r.change.Unlock()
+	found, err := r.Resolve(ctx, ref)
+	if err != nil {
+		return sandbox.Template{}, err
+	}
+	t, err := readTemplate(filepath.Join(r.dir, found.ID+suffix))
 	if err != nil {
 		return sandbox.Template{}, err
 	}
 	t.Limits = limits.Or(t.Limits)
-	return t, r.Put(ctx, t)
+	if err := r.Put(ctx, t); err != nil {
+		return sandbox.Template{}, err
+	}
+	return r.Resolve(ctx, t.ID)
 }

@@ -122,12 +122,38 @@ func (i *instance) joinCgroup() {
 func (i *instance) watch() {
 	i.exited = make(chan struct{})
 	go func() {
-		code := -1
+		if err := awaitDeath(i.state.PID); err != nil {
+			i.driver.opts.Logger.Error("await end of sandbox", "sandbox_id", i.state.ID, "error", err)
+		}
+		code := -1 // of a process that is not this one's child, nobody can tell
 		if st, err := i.process.Wait(); err == nil {
 			code = st.ExitCode()
 		}
 		i.setExit(code)
 	}()
+}
+
+// awaitDeath returns when process pid has ended. It waits on a pidfd in the
+// runtime's poller: waiting in the kernel would hold a thread per sandbox.
+func awaitDeath(pid int) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pidfd_open: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(func(fd uintptr) bool {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(ready, 0)
+		return n > 0 || (err != nil && !errors.Is(err, unix.EINTR))
+	})
 }
 
 func (i *instance) setExit(code int) {
@@ -144,7 +170,7 @@ func (i *instance) Start(ctx context.Context) error {
 	if i.config == nil || i.ready == nil {
 		return errors.New("sandbox was started already")
 	}
-	if err := i.joined(); err != nil {
+	if err := i.joined(ctx); err != nil {
 		return fmt.Errorf("join cgroup: %w", err)
 	}
 	// A first process that failed has closed its end; its words tell why.
@@ -160,13 +186,19 @@ func (i *instance) Start(ctx context.Context) error {
 	return i.openSocket()
 }
 
-func (i *instance) joined() error {
+// joined waits until the first process is in its cgroup. When ctx ends first,
+// Destroy waits instead.
+func (i *instance) joined(ctx context.Context) error {
 	if i.attach == nil {
 		return nil
 	}
-	err := <-i.attach
-	i.attach = nil
-	return err
+	select {
+	case err := <-i.attach:
+		i.attach = nil
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // awaitAgent reads the first process's last words before it executes the agent:
@@ -220,15 +252,27 @@ func (i *instance) Freeze(context.Context) error { return i.cgroup.Freeze(cgroup
 func (i *instance) Thaw(context.Context) error { return i.cgroup.Freeze(cgroups.Thawed) }
 
 // Dial connects to the agent.
-func (i *instance) Dial(ctx context.Context) (net.Conn, error) {
+func (i *instance) Dial(ctx context.Context) (conn net.Conn, err error) {
 	i.mu.Lock()
 	socket := i.socket
 	i.mu.Unlock()
 	if socket == nil {
 		return nil, driver.ErrGone
 	}
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", socket.Fd()))
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil, driver.ErrGone
+	}
+	// Destroy may close the socket meanwhile: Control keeps the number from
+	// being given to another sandbox's before the connection is made.
+	gone := raw.Control(func(fd uintptr) {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", fd))
+	})
+	if gone != nil {
+		return nil, driver.ErrGone
+	}
+	return conn, err
 }
 
 // Destroy ends every process and removes what the driver made. Ending PID 1

@@ -31,32 +31,23 @@ func (d *Driver) Recover(_ context.Context, state driver.State) (driver.Instance
 		return nil, err
 	}
 	i := &instance{driver: d, state: state, cgroup: cg, process: process, spec: driver.Spec{ID: state.ID, UIDBase: state.UIDBase}}
-	i.watchAdopted()
 	if err := i.openSocket(); err != nil {
-		return nil, fmt.Errorf("reach agent of %s: %w", state.ID, err)
+		return nil, unreachable(err)
 	}
+	i.watch()
 	return i, nil
 }
 
-// watchAdopted waits for a process that is not a child: its status is lost, but
-// its pidfd becomes readable when it ends (pidfd_open(2)).
-func (i *instance) watchAdopted() {
-	i.exited = make(chan struct{})
-	fd, err := unix.PidfdOpen(i.state.PID, 0)
-	if err != nil {
-		i.setExit(-1)
-		return
-	}
-	go func() {
-		defer unix.Close(fd)
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for {
-			if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
-				break
-			}
+// unreachable classes a failure to reach a living sandbox's agent. Lacking
+// memory or descriptors is the host's trouble and passes; anything else the
+// sandbox has done to itself, and it is lost to everybody.
+func unreachable(err error) error {
+	for _, passing := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, passing) {
+			return fmt.Errorf("reach agent: %w", err)
 		}
-		i.setExit(-1)
-	}()
+	}
+	return fmt.Errorf("%w: its agent cannot be reached: %w", driver.ErrGone, err)
 }
 
 // openSocket finds the agent's socket once and keeps it. The path is resolved
@@ -130,7 +121,17 @@ func (d *Driver) sweepOne(_ context.Context, id sandbox.ID) error {
 	if err != nil {
 		return err
 	}
-	_ = m.Freeze(cgroups.Thawed)
+	// Processes may join or fork while they are being killed, hence again.
+	for range 3 {
+		if err = errors.Join(killAll(m), destroy(m)); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func killAll(m cgroups.Manager) error {
+	_ = m.Freeze(cgroups.Thawed) // what is frozen dies only when it thaws (cgroup v1)
 	for _, dir := range m.GetPaths() {
 		pids, err := cgroups.GetAllPids(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -140,5 +141,5 @@ func (d *Driver) sweepOne(_ context.Context, id sandbox.ID) error {
 			_ = unix.Kill(pid, unix.SIGKILL) // gone already: fine
 		}
 	}
-	return destroy(m)
+	return nil
 }
