@@ -23,6 +23,9 @@ const (
 	// is what one of them may take of it.
 	maxQueries    = 512
 	maxPerSandbox = 64
+	// What a TCP connection may wait with its first query and with a later one.
+	readTimeout = 2 * time.Second
+	idleTimeout = 5 * time.Second
 )
 
 // forwarder answers the sandboxes' name queries by asking the host's name
@@ -39,29 +42,55 @@ type forwarder struct {
 	queries map[netip.Addr]int // under way, by sandbox
 }
 
-// startForwarder listens on the gateway's address at a port of the kernel's
-// choice; the table leads port 53 there. The address need not exist yet.
-func startForwarder(upstreams []string, logger *slog.Logger) (*forwarder, error) {
-	f := &forwarder{upstreams: upstreams, logger: logger, queries: map[netip.Addr]int{}}
-	lc := net.ListenConfig{Control: freeBind}
-	for range 16 { // until a port is free for both
-		pc, err := lc.ListenPacket(context.Background(), "udp4", net.JoinHostPort(GatewayAddr.String(), "0"))
-		if err != nil {
-			return nil, fmt.Errorf("listen for name queries: %w", err)
-		}
-		port := pc.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-		ln, err := lc.Listen(context.Background(), "tcp4", netip.AddrPortFrom(GatewayAddr, port).String())
-		if err != nil {
-			pc.Close()
-			continue
-		}
-		f.port = port
-		f.serve(&dns.Server{PacketConn: pc, Handler: f, UDPSize: dns.DefaultMsgSize})
-		f.serve(&dns.Server{Listener: ln, Handler: f, MaxTCPQueries: 64})
-		return f, nil
+// startForwarder listens on the gateway's address; the table leads port 53
+// there. The address need not exist yet. The port is the one an earlier server
+// had if it is free, else of the kernel's choice.
+func startForwarder(o Options) (*forwarder, error) {
+	f := &forwarder{upstreams: o.Upstreams, logger: o.Logger, queries: map[netip.Addr]int{}}
+	pc, ln, err := listenNames(storedPort(o.StateFile))
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.New("listen for name queries: no port is free for both UDP and TCP")
+	f.port = portOf(pc)
+	if err := storePort(o.StateFile, f.port); err != nil {
+		return nil, errors.Join(fmt.Errorf("remember port of name server: %w", err), pc.Close(), ln.Close())
+	}
+	f.serve(&dns.Server{PacketConn: pc, Handler: f, UDPSize: dns.DefaultMsgSize})
+	f.serve(&dns.Server{
+		Listener: limited(ln), Handler: f, MaxTCPQueries: 64, ReadTimeout: readTimeout,
+		IdleTimeout: func() time.Duration { return idleTimeout },
+	})
+	return f, nil
 }
+
+// listenNames tries the wanted port, then ones the kernel chooses until one is
+// free for both protocols.
+func listenNames(wanted uint16) (net.PacketConn, net.Listener, error) {
+	var last error
+	for range 16 {
+		pc, ln, err := listenBoth(wanted)
+		if err == nil {
+			return pc, ln, nil
+		}
+		wanted, last = 0, err
+	}
+	return nil, nil, fmt.Errorf("listen for name queries: %w", last)
+}
+
+func listenBoth(port uint16) (net.PacketConn, net.Listener, error) {
+	lc := net.ListenConfig{Control: freeBind}
+	pc, err := lc.ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(GatewayAddr, port).String())
+	if err != nil {
+		return nil, nil, err
+	}
+	ln, err := lc.Listen(context.Background(), "tcp4", netip.AddrPortFrom(GatewayAddr, portOf(pc)).String())
+	if err != nil {
+		return nil, nil, errors.Join(err, pc.Close())
+	}
+	return pc, ln, nil
+}
+
+func portOf(pc net.PacketConn) uint16 { return pc.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
 
 func freeBind(_, _ string, c syscall.RawConn) error {
 	var err error

@@ -1,9 +1,6 @@
 package netns
 
 import (
-	"net"
-	"net/netip"
-
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 )
@@ -48,16 +45,6 @@ func write(offset, register uint32) []expr.Any {
 
 func cmp(op expr.CmpOp, data []byte) []expr.Any {
 	return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: data}}
-}
-
-func inNet(p netip.Prefix) []expr.Any    { return net4(expr.CmpOpEq, p) }
-func notInNet(p netip.Prefix) []expr.Any { return net4(expr.CmpOpNeq, p) }
-
-func net4(op expr.CmpOp, p netip.Prefix) []expr.Any {
-	return []expr.Any{
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: net.CIDRMask(p.Bits(), 32), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: 1, Data: p.Addr().AsSlice()},
-	}
 }
 
 func protocol(p byte) []expr.Any {

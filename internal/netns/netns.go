@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -55,6 +56,9 @@ type Options struct {
 	// Upstreams are name servers as host:port; empty follows the host's
 	// resolv.conf.
 	Upstreams []string
+	// StateFile is where the port of the name server is kept over restarts, so
+	// that flows of living sandboxes go on; empty means nowhere.
+	StateFile string
 	Logger    *slog.Logger
 }
 
@@ -69,24 +73,29 @@ type Network struct {
 }
 
 // Open installs the table with the links of sandboxes that live already, and
-// starts the name server.
+// starts the name server. A link whose interface is gone is left out: its
+// sandbox has ended, and the name may come to belong to another server.
 func Open(ctx context.Context, o Options, living []Link) (*Network, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
 	n := &Network{opts: o, handle: handle}
-	if n.dns, err = startForwarder(o.Upstreams, o.Logger); err != nil {
+	if n.dns, err = startForwarder(o); err != nil {
 		n.handle.Close()
 		return nil, err
 	}
-	if n.table, err = installTable(o.Table, n.dns.port, living); err != nil {
+	if n.table, err = installTable(o.Table, n.dns.port, present(living)); err != nil {
 		return nil, errors.Join(err, n.Close(ctx))
 	}
 	if err := enableForwarding(); err != nil {
 		return nil, errors.Join(err, n.Close(ctx))
 	}
 	return n, nil
+}
+
+func present(links []Link) []Link {
+	return slices.DeleteFunc(slices.Clone(links), func(l Link) bool { return !Exists(l.Name) })
 }
 
 // Close stops the name server. Living sandboxes keep their connections; Remove

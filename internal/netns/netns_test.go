@@ -268,6 +268,36 @@ func TestLivingLinksGoOn(t *testing.T) {
 	wantAnswer(t, b.pid, "tcp4", farAddress.String()+":80")
 }
 
+// The host may use the sandboxes' range for something else, and its packets are
+// its own affair.
+func TestOthersAreNotMasqueraded(t *testing.T) {
+	openNetwork(t, nil)
+	far := internet(t)
+	serve(t, far, 80)
+	up, err := netlink.LinkByName("up0")
+	must(t, err)
+	other := netip.MustParseAddr("10.200.99.1")
+	must(t, netlink.AddrAdd(up, &netlink.Addr{IPNet: ipNet(other, 32)}))
+	d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: other.AsSlice()}}
+	c, err := d.Dial("tcp4", farAddress.String()+":80")
+	must(t, err)
+	defer c.Close()
+	if answer := exchange(t, c, "who am I?"); !strings.HasPrefix(answer, other.String()+":") {
+		t.Errorf("the internet sees %s, want %s", answer, other)
+	}
+}
+
+// A sandbox that ended while no server ran leaves nothing in the table: its
+// interface's name may come to be another server's.
+func TestLinksOfTheDeadAreLeftOut(t *testing.T) {
+	n := openNetwork(t, nil)
+	a := attach(t, n, 1)
+	openNetwork(t, nil, a.link, linkOf(77))
+	if got := elements(t); !slices.Equal(got, []string{a.link.Name}) {
+		t.Errorf("elements %v", got)
+	}
+}
+
 func elements(t *testing.T) []string {
 	t.Helper()
 	conn, err := nftables.New()

@@ -19,7 +19,7 @@ import (
 //	prerouting -100  name queries to the gateway go to the forwarder's port
 //	input       -1   from a sandbox: only the forwarder
 //	forward     -1   from a sandbox: no private destination; to a sandbox: only answers
-//	postrouting 100  masquerade what leaves the host
+//	postrouting 100  from a sandbox: masquerade
 //	postrouting 300  destination back to the inner address
 //
 // Sandboxes come and go as map elements: 40 µs, however many there are.
@@ -127,7 +127,9 @@ func (t *table) addRewriting() {
 	out := t.chain("leave", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, 300)
 	t.rule(out, t.to(), []expr.Any{&expr.Immediate{Register: 1, Data: InnerAddr.AsSlice()}}, write(destinationOffset, 1))
 	nat := t.chain("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100)
-	t.rule(nat, source(), inNet(OuterNet), destination(), notInNet(OuterNet), []expr.Any{&expr.Masq{}})
+	// By the interface it came in at, which postrouting knows since Linux 5.7: the
+	// host may use the same range for something else.
+	t.rule(nat, t.from(), []expr.Any{&expr.Masq{}})
 }
 
 func (t *table) addNames(port uint16) {
