@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"hash"
+	"io"
 	"strconv"
 
 	"github.com/sandlot-dev/sandlot/internal/errs"
@@ -41,28 +43,65 @@ type FileSignature struct {
 	User string
 	// Expiration is in seconds since 1970; empty means never.
 	Expiration string
-	// Signature is "v1_" and the unpadded base64 of a SHA-256 (see of).
+	// Signature is "v1_" and the unpadded base64 of a SHA-256 (see signer).
 	Signature string
 }
 
-// of returns the signature made with a sandbox's token.
-func (f FileSignature) of(token string) string {
-	text := f.Path + ":" + f.Op + ":" + f.User + ":" + token
-	if f.Expiration != "" {
-		text += ":" + f.Expiration
-	}
-	sum := sha256.Sum256([]byte(text))
-	return "v1_" + base64.RawStdEncoding.EncodeToString(sum[:])
+const (
+	// maxSigned bounds path, user and expiration together, in bytes: whoever
+	// asks without a right to should not make the server hash much. Linux has no
+	// longer paths.
+	maxSigned = 4096
+	// signatureSize is the length of every signature.
+	signatureSize = len("v1_") + 43
+)
+
+// signer makes signatures of one file URL. What they have in common is hashed
+// once, however many tokens are tried.
+type signer struct {
+	common hash.Cloner
+	tail   string
 }
 
-// AuthorizeFile checks a signed file URL of a known sandbox: errs.NotFound or
-// errs.Unauthenticated (wrong, or expired).
+// signer refuses what cannot be a signature, before anything is hashed.
+func (f FileSignature) signer() (signer, error) {
+	if len(f.Path)+len(f.User)+len(f.Expiration) > maxSigned {
+		return signer{}, errs.New(errs.Invalid, "path, username and signature_expiration are longer than %d bytes together", maxSigned)
+	}
+	if len(f.Signature) != signatureSize {
+		return signer{}, errBadSignature()
+	}
+	h := sha256.New().(hash.Cloner)
+	_, _ = io.WriteString(h, f.Path+":"+f.Op+":"+f.User+":") // a hash takes everything
+	s := signer{common: h}
+	if f.Expiration != "" {
+		s.tail = ":" + f.Expiration
+	}
+	return s, nil
+}
+
+// sign returns the signature made with a sandbox's token.
+func (s signer) sign(token string) string {
+	h, err := s.common.Clone()
+	if err != nil {
+		return "" // equals no signature; SHA-256 always can
+	}
+	_, _ = io.WriteString(h, token+s.tail)
+	return "v1_" + base64.RawStdEncoding.EncodeToString(h.Sum(nil))
+}
+
+// AuthorizeFile checks a signed file URL of a known sandbox: errs.NotFound,
+// errs.Unauthenticated (wrong, or expired) or errs.Invalid (too long).
 func (c *Control) AuthorizeFile(id sandbox.ID, f FileSignature) error {
 	s, err := c.Get(id)
 	if err != nil {
 		return err
 	}
-	if !equal(f.Signature, f.of(s.AccessToken)) {
+	by, err := f.signer()
+	if err != nil {
+		return err
+	}
+	if !equal(f.Signature, by.sign(s.AccessToken)) {
 		return errBadSignature()
 	}
 	return c.checkExpiration(f)
@@ -70,24 +109,43 @@ func (c *Control) AuthorizeFile(id sandbox.ID, f FileSignature) error {
 
 // SandboxBySignature returns the sandbox whose token made the signature, since a
 // signed URL need not say which sandbox it is for. errs.Unauthenticated when
-// there is none or the signature has expired. It costs one hash per sandbox.
+// there is none or the signature has expired, errs.Invalid when it is too long.
+// It costs one short hash per sandbox.
 func (c *Control) SandboxBySignature(f FileSignature) (Sandbox, error) {
-	s, ok := c.findSigner(f)
-	if !ok {
-		return Sandbox{}, errBadSignature()
+	by, err := f.signer()
+	if err != nil {
+		return Sandbox{}, err
 	}
-	return s, c.checkExpiration(f)
+	for _, t := range c.tokens() {
+		if !equal(f.Signature, by.sign(t.token)) {
+			continue
+		}
+		s, err := c.Get(t.id)
+		if err != nil {
+			break // it ended meanwhile
+		}
+		return s, c.checkExpiration(f)
+	}
+	return Sandbox{}, errBadSignature()
 }
 
-func (c *Control) findSigner(f FileSignature) (Sandbox, bool) {
+type idToken struct {
+	id    sandbox.ID
+	token string
+}
+
+// tokens copies the tokens of all sandboxes that can be reached, so that nobody
+// waits for the hashing.
+func (c *Control) tokens() []idToken {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	all := make([]idToken, 0, len(c.entries))
 	for _, e := range c.entries {
-		if listed(e.sandbox.State) && equal(f.Signature, f.of(e.sandbox.AccessToken)) {
-			return e.sandbox, true
+		if listed(e.sandbox.State) {
+			all = append(all, idToken{e.sandbox.ID, e.sandbox.AccessToken})
 		}
 	}
-	return Sandbox{}, false
+	return all
 }
 
 func errBadSignature() error {

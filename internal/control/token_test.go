@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,4 +69,22 @@ func TestSignature(t *testing.T) {
 		_, err = r.SandboxBySignature(good)
 		wantKind(t, err, errs.Unauthenticated)
 	})
+}
+
+// What is too long is refused before it is hashed, what is just short enough works.
+func TestLongSignedPaths(t *testing.T) {
+	r := start(t, control.Options{})
+	s := r.create(t, time.Minute)
+	for length, want := range map[int]errs.Kind{4096: 0, 4097: errs.Invalid, 64 << 10: errs.Invalid} {
+		path := strings.Repeat("x", length-len("root"))
+		f := control.FileSignature{Path: path, Op: "read", User: "root", Signature: sign(path + ":read:root:" + s.AccessToken)}
+		_, err := r.SandboxBySignature(f)
+		for _, err := range []error{err, r.AuthorizeFile(s.ID, f)} {
+			if (want == 0 && err != nil) || (want != 0 && !errs.Is(err, want)) {
+				t.Errorf("%d bytes: %v", length, err)
+			}
+		}
+	}
+	_, err := r.SandboxBySignature(control.FileSignature{Path: "f", Op: "read", Signature: "v1_short"})
+	wantKind(t, err, errs.Unauthenticated)
 }
