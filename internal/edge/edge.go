@@ -26,6 +26,10 @@ import (
 // AgentPort is the port number that means the agent.
 const AgentPort = 49983
 
+// interpreterPort is where the SDKs look for the code interpreter. They send it
+// the sandbox's access token, which no other port is to see.
+const interpreterPort = 49999
+
 // Registry knows the sandboxes and their tokens (control.Control).
 type Registry interface {
 	Get(id sandbox.ID) (control.Sandbox, error)
@@ -47,23 +51,23 @@ type Edge struct {
 	dialer   Dialer
 	logger   *slog.Logger
 	proxy    *httputil.ReverseProxy
-	idle     *http.Transport
+	agents   *http.Transport
+	ports    *http.Transport
 }
 
 // New returns an Edge. End it with Close.
 func New(r Registry, d Dialer, logger *slog.Logger) *Edge {
 	e := &Edge{registry: r, dialer: d, logger: logger}
-	e.idle = &http.Transport{
-		DialContext:         e.dial,
-		DisableCompression:  true, // bodies pass as they are
-		MaxIdleConnsPerHost: 32,
-		IdleConnTimeout:     time.Minute,
-		// An agent's or a program's headers are its own affair up to here.
-		MaxResponseHeaderBytes: 1 << 20,
-	}
+	e.agents = e.transport()
+	// Users' servers close idle connections when they like. A request that meets
+	// such an end cannot be sent again if it has a body, so each gets a new one.
+	// DisableKeepAlives would announce that by "Connection: close", whereupon
+	// servers that answer without reading the body reset the connection.
+	e.ports = e.transport()
+	e.ports.MaxIdleConnsPerHost = -1
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:       rewrite,
-		Transport:     e.idle,
+		Transport:     roundTripper(e.roundTrip),
 		FlushInterval: -1, // streams reach the client as they come
 		BufferPool:    &buffers{},
 		ErrorHandler:  e.proxyFailed,
@@ -72,12 +76,31 @@ func New(r Registry, d Dialer, logger *slog.Logger) *Edge {
 	return e
 }
 
-// Close drops idle connections.
-func (e *Edge) Close() { e.idle.CloseIdleConnections() }
+func (e *Edge) transport() *http.Transport {
+	return &http.Transport{
+		DialContext:         e.dial,
+		DisableCompression:  true, // bodies pass as they are
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     time.Minute,
+		// An agent's or a program's headers are its own affair up to here.
+		MaxResponseHeaderBytes: 1 << 20,
+	}
+}
 
-// Forget drops the connections to a sandbox that are not in use; before a
-// checkpoint none may be open.
-func (e *Edge) Forget() { e.idle.CloseIdleConnections() }
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func (e *Edge) roundTrip(r *http.Request) (*http.Response, error) {
+	if t, _ := r.Context().Value(targetKey{}).(target); t.port == AgentPort {
+		return e.agents.RoundTrip(r)
+	}
+	return e.ports.RoundTrip(r)
+}
+
+// Close drops idle connections.
+func (e *Edge) Close() { e.agents.CloseIdleConnections() }
 
 // dial connects to the target that rewrite put into the URL's host.
 func (e *Edge) dial(ctx context.Context, _, addr string) (net.Conn, error) {
@@ -124,6 +147,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// and the stream breaks. HTTP/2 always is duplex and says so by an error.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
+	// Who answers without reading the body leaves it to be skipped. In full
+	// duplex net/http must be made to do that before the handler returns: after
+	// it, meeting the body's end starts a read beside that of the next request,
+	// a panic which resets the client's connection.
+	_ = r.Body.Close()
 }
 
 func rewrite(p *httputil.ProxyRequest) {
@@ -132,8 +160,12 @@ func rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL.Host = net.JoinHostPort(string(t.id), strconv.Itoa(int(t.port)))
 	p.Out.Host = p.In.Host
 	p.Out.Header.Del("X-Api-Key") // the control plane's key is not for sandboxes
-	if t.port != AgentPort {
-		p.SetXForwarded()
+	if t.port == AgentPort {
+		return
+	}
+	p.SetXForwarded()
+	if t.port != interpreterPort {
+		p.Out.Header.Del("X-Access-Token") // the agent's
 	}
 }
 
@@ -166,6 +198,9 @@ func (e *Edge) authorize(r *http.Request, t target) error {
 	if t.port != AgentPort {
 		return allowTraffic(r, s)
 	}
+	if feature, ok := missingRoutes[r.URL.Path]; ok {
+		return errs.New(errs.Unsupported, "%s: not available in this version of Sandlot", feature)
+	}
 	if !public(r.URL.Path) {
 		return errs.New(errs.NotFound, "the agent has no route %s", r.URL.Path)
 	}
@@ -186,11 +221,18 @@ func allowTraffic(r *http.Request, s control.Sandbox) error {
 	return errs.New(errs.Forbidden, "this sandbox is closed to public traffic: send its trafficAccessToken in the header e2b-traffic-access-token")
 }
 
+// missingRoutes are routes of E2B's agent that this one does not have. Not found
+// would mean to clients that a file or a sandbox does not exist.
+var missingRoutes = map[string]string{
+	"/metrics":       "metrics of sandboxes",
+	"/files/compose": "joining files",
+}
+
 // public reports whether a route of the agent may be reached from outside. What
 // the server itself tells the agent lies elsewhere.
 func public(path string) bool {
 	switch path {
-	case "/health", "/files", "/files/compose", "/envs", "/metrics":
+	case "/health", "/files", "/envs":
 		return true
 	}
 	return strings.HasPrefix(path, "/process.Process/") || strings.HasPrefix(path, "/filesystem.Filesystem/")

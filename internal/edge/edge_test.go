@@ -80,7 +80,9 @@ func serve(t *testing.T, h http.HandlerFunc) string {
 func start(t *testing.T, row control.Sandbox, agent, port http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	row.ID = liveID
-	e := New(registry{row}, dialer{agent: serve(t, agent), ports: map[uint16]string{8080: serve(t, port)}}, slog.New(slog.DiscardHandler))
+	program := serve(t, port)
+	ports := map[uint16]string{8080: program, interpreterPort: program}
+	e := New(registry{row}, dialer{agent: serve(t, agent), ports: ports}, slog.New(slog.DiscardHandler))
 	t.Cleanup(e.Close)
 	s := httptest.NewServer(e)
 	t.Cleanup(s.Close)
@@ -105,6 +107,9 @@ func TestRoutes(t *testing.T) {
 		{"health needs none", "/health", "", string(liveID), "", "", 200, "agent /health"},
 		{"internal route", "/sandlot/init", "", string(liveID), "", token, 404, "no route"},
 		{"internal route, spelt otherwise", "/files/../sandlot/init", "", string(liveID), "", token, 404, "no route"},
+		{"metrics", "/metrics", "", string(liveID), "", token, 501, "metrics of sandboxes"},
+		{"joining files", "/files/compose", "", string(liveID), "", token, 501, "joining files"},
+		{"metrics of a program", "/metrics", "", string(liveID), "8080", "", 200, "port /metrics"},
 		{"port by header", "/x", "", string(liveID), "8080", "", 200, "port /x"},
 		{"port by host", "/x", "8080-" + string(liveID) + "-web.localhost", "", "", "", 200, "port /x"},
 		{"closed port", "/x", "", string(liveID), "81", "", 502, "nothing listens on port 81"},
@@ -167,22 +172,46 @@ func TestHandles(t *testing.T) {
 	}
 }
 
-// The control plane's key is nothing a sandbox may see.
-func TestKeyStaysOutside(t *testing.T) {
-	s := start(t, control.Sandbox{}, echoPath("agent"), func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "key="+r.Header.Get("X-Api-Key"))
-	})
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
-	req.Header.Set("E2b-Sandbox-Id", string(liveID))
-	req.Header.Set("E2b-Sandbox-Port", "8080")
-	req.Header.Set("X-Api-Key", "e2b_secret")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
+// The control plane's key is nothing a sandbox may see, and the agent's token
+// nothing for its programs, except the code interpreter.
+func TestKeysStayOutside(t *testing.T) {
+	show := func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "key="+r.Header.Get("X-Api-Key")+" token="+r.Header.Get("X-Access-Token")+".")
 	}
-	defer res.Body.Close()
-	if body, _ := io.ReadAll(res.Body); string(body) != "key=" {
-		t.Errorf("the sandbox saw %q", body)
+	s := start(t, control.Sandbox{}, show, show)
+	for port, want := range map[string]string{"8080": "key= token=.", "49999": "key= token=" + token + ".", "49983": "key= token=" + token + "."} {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/envs", nil)
+		req.Header.Set("E2b-Sandbox-Id", string(liveID))
+		req.Header.Set("E2b-Sandbox-Port", port)
+		req.Header.Set("X-Api-Key", "e2b_secret")
+		req.Header.Set("X-Access-Token", token)
+		check(t, req, 200, want)
+	}
+}
+
+// Users' servers close idle connections when they like; a body cannot be sent
+// twice. The agent's connections are kept.
+func TestConnectionsToPorts(t *testing.T) {
+	show := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) }
+	s := start(t, control.Sandbox{}, show, show)
+	for port, want := range map[string]int{"8080": 5, "49983": 1} {
+		seen := map[string]bool{}
+		for range 5 {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/envs", strings.NewReader("body"))
+			req.Header.Set("E2b-Sandbox-Id", string(liveID))
+			req.Header.Set("E2b-Sandbox-Port", port)
+			req.Header.Set("X-Access-Token", token)
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			seen[string(from)] = true
+		}
+		if len(seen) != want {
+			t.Errorf("port %s saw %d connections for 5 requests, want %d", port, len(seen), want)
+		}
 	}
 }
 
@@ -229,5 +258,19 @@ func TestAnswerBeforeTheRequestEnds(t *testing.T) {
 		if first != "start\n" || last != "one two\n" || err != nil {
 			t.Fatalf("got %q and %q (%v)", first, last, err)
 		}
+	}
+}
+
+// A server that answers without reading the request's body must not cost the
+// client its connection.
+func TestBodyNobodyReads(t *testing.T) {
+	s := start(t, control.Sandbox{}, echoPath("agent"), echoPath("port"))
+	for i := range 300 {
+		port := []string{"8080", "49983"}[i%2]
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/envs", strings.NewReader(strings.Repeat("x", 8<<10)))
+		req.Header.Set("E2b-Sandbox-Id", string(liveID))
+		req.Header.Set("E2b-Sandbox-Port", port)
+		req.Header.Set("X-Access-Token", token)
+		check(t, req, 200, "/envs")
 	}
 }
