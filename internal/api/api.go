@@ -42,7 +42,7 @@ type route struct {
 	handler handler
 }
 
-// routes is the whole surface.
+// routes is what the server does; missingRoutes is what it says it does not.
 var routes = []route{
 	{http.MethodGet, "/health", public, (*server).health},
 
@@ -64,32 +64,6 @@ var routes = []route{
 	{http.MethodGet, "/api-keys", needsKey, (*server).listKeys},
 	{http.MethodPost, "/api-keys", needsKey, (*server).createKey},
 	{http.MethodDelete, "/api-keys/{apiKeyID}", needsKey, (*server).revokeKey},
-
-	// What E2B has and this version has not says so, by name.
-	{http.MethodPost, "/sandboxes/{sandboxID}/pause", needsKey, missing("pausing sandboxes")},
-	{http.MethodPost, "/sandboxes/{sandboxID}/resume", needsKey, missing("pausing and resuming sandboxes")},
-	{http.MethodPost, "/sandboxes/{sandboxID}/fork", needsKey, missing("forking sandboxes")},
-	{http.MethodPost, "/sandboxes/{sandboxID}/snapshots", needsKey, missing("snapshots")},
-	{http.MethodGet, "/snapshots", needsKey, missing("snapshots")},
-	{http.MethodPut, "/sandboxes/{sandboxID}/network", needsKey, missing("changing a sandbox's network policy")},
-	{http.MethodGet, "/sandboxes/{sandboxID}/metrics", needsKey, missing("metrics of sandboxes")},
-	{http.MethodGet, "/sandboxes/{sandboxID}/logs", needsKey, missing("logs of sandboxes")},
-	{http.MethodGet, "/v2/sandboxes/{sandboxID}/logs", needsKey, missing("logs of sandboxes")},
-	{http.MethodPost, "/v3/templates", needsKey, missing("building templates through the API")},
-	{http.MethodDelete, "/templates/{templateID}", needsKey, missing("deleting templates and snapshots through the API")},
-	{http.MethodGet, "/volumes", needsKey, missing("volumes")},
-	{http.MethodPost, "/volumes", needsKey, missing("volumes")},
-	{http.MethodGet, "/secrets", needsKey, missing("secrets")},
-	{http.MethodPost, "/secrets", needsKey, missing("secrets")},
-}
-
-// missing refuses a feature by name.
-func missing(feature string) handler {
-	return func(*server, http.ResponseWriter, *http.Request) error { return errUnsupported(feature) }
-}
-
-func errUnsupported(feature string) error {
-	return errs.New(errs.Unsupported, "%s: not available in this version of Sandlot", feature)
 }
 
 type server struct {
@@ -109,11 +83,11 @@ func New(opt Options) http.Handler {
 		s.name += "/" + opt.Version
 	}
 	mux := http.NewServeMux()
-	for path, methods := range byPath(routes) {
+	for path, methods := range byPath(slices.Concat(routes, missingRoutes)) {
 		mux.Handle(path, s.wrap(methods.dispatch))
 	}
 	mux.Handle("/", s.wrap(func(_ *server, _ http.ResponseWriter, r *http.Request) error {
-		return errs.New(errs.NotFound, "%s %s is not part of this API", r.Method, r.URL.Path)
+		return errNoRoute(r)
 	}))
 	return mux
 }

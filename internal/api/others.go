@@ -35,12 +35,34 @@ func (s *server) updateTemplate(w http.ResponseWriter, r *http.Request) error {
 	if body.Public != nil {
 		return errs.New(errs.Unsupported, "publishing templates is not part of this server yet")
 	}
-	l := sandbox.Limits{CPUs: orZero(body.CPUCount), MemoryBytes: int64(orZero(body.MemoryMB)) << 20, DiskBytes: int64(orZero(body.DiskSizeMB)) << 20}
+	l := sandbox.Limits{CPUs: orZero(body.CPUCount)}
+	var err error
+	if l.MemoryBytes, err = inBytes("memoryMB", body.MemoryMB); err != nil {
+		return err
+	}
+	if l.DiskBytes, err = inBytes("diskSizeMB", body.DiskSizeMB); err != nil {
+		return err
+	}
 	t, err := s.control.SetTemplateLimits(r.Context(), r.PathValue("templateID"), l)
 	if err != nil {
 		return err
 	}
 	return s.writeJSON(w, http.StatusOK, s.toTemplate(t))
+}
+
+// maxMiB bounds sizes, in MiB: a pebibyte, beyond what any host has and far
+// from what overflows.
+const maxMiB = 1 << 30
+
+// inBytes returns a size in bytes, 0 if absent.
+func inBytes(field string, n *int) (int64, error) {
+	if n == nil {
+		return 0, nil
+	}
+	if *n < 1 || *n > maxMiB {
+		return 0, errs.New(errs.Invalid, "%s is %d; give a number of MiB from 1 to %d", field, *n, maxMiB)
+	}
+	return int64(*n) << 20, nil
 }
 
 func orZero[T ~int | ~int32 | ~int64](p *T) T {

@@ -103,11 +103,18 @@ func TestBadRequests(t *testing.T) {
 		{"POST", box + "/snapshots", `{}`, 501, "snapshots"},
 		{"PUT", box + "/network", `{}`, 501, "network"},
 
+		{"PATCH", "/v2/templates/base", `{"memoryMB":17592186044417}`, 400, "memoryMB is 17592186044417"},
+		{"PATCH", "/v2/templates/base", `{"memoryMB":-1}`, 400, "memoryMB is -1"},
+		{"PATCH", "/v2/templates/base", `{"diskSizeMB":1073741825}`, 400, "to 1073741824"},
+
 		{"GET", "/templates/aliases/nope", ``, 404, `"nope"`},
 		{"POST", "/api-keys", `{}`, 400, "name"},
 		{"POST", "/api-keys", `{"name":"` + strings.Repeat("x", 129) + `"}`, 400, "128"},
 		{"DELETE", "/api-keys/nope", ``, 404, `"nope"`},
 
+		{"GET", "/templates/base/tags", ``, 501, "tags of templates"},
+		{"GET", "/templates/base/other", ``, 404, "GET /templates/base/other"},
+		{"GET", "/templates/aliases/tags", ``, 404, `"tags"`},
 		{"GET", "/", ``, 404, "not part of this API"},
 		{"GET", "/nothing/here", ``, 404, "GET /nothing/here"},
 		{"GET", "/v2/sandboxes/", ``, 404, "not part of this API"},
@@ -240,4 +247,30 @@ func TestPanic(t *testing.T) {
 	}
 	r.host.launch = nil
 	r.create(t, `{"templateID":"base"}`)
+}
+
+// TestMissingFeatures asks for what E2B has and this server has not. Clients
+// take a 404 for "it does not exist", so none of it may be one.
+func TestMissingFeatures(t *testing.T) {
+	r := start(t, control.Options{})
+	for path, methods := range map[string]string{
+		"/sandboxes/metrics": "GET", "/snapshots": "GET",
+		"/templates": "POST", "/templates/x": "GET POST PATCH DELETE", "/v2/templates": "GET POST", "/v3/templates": "POST",
+		"/templates/tags": "POST DELETE", "/templates/x/tags": "GET", "/templates/x/files/abc": "GET",
+		"/templates/x/builds/y": "POST", "/v2/templates/x/builds/y": "POST",
+		"/templates/x/builds/y/status": "GET", "/templates/x/builds/y/logs": "GET",
+		"/volumes": "GET POST", "/volumes/x": "GET DELETE",
+		"/volumecontent/x/path": "GET PATCH DELETE", "/volumecontent/x/dir": "GET POST", "/volumecontent/x/file": "GET PUT",
+		"/secrets": "GET POST", "/secrets/x": "GET POST DELETE", "/api-keys/x": "PATCH",
+		"/access-tokens": "POST", "/access-tokens/x": "DELETE",
+		"/teams": "GET", "/teams/x/metrics": "GET", "/teams/x/metrics/max": "GET", "/nodes": "GET", "/nodes/x": "GET POST",
+		"/admin/teams/x/sandboxes/kill": "POST", "/admin/teams/x/builds/cancel": "POST", "/admin/teams/x/api-keys": "POST",
+		"/admin/sandboxes/running-counts": "GET",
+	} {
+		for method := range strings.FieldsSeq(methods) {
+			if w := r.do(t, method, path, "{}"); w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "not available in this version") {
+				t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+			}
+		}
+	}
 }
