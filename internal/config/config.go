@@ -53,7 +53,7 @@ type Config struct {
 type Pool struct {
 	// Off makes every create launch its sandbox.
 	Off bool `toml:"off"`
-	// Max is the ceiling over all templates. Zero: Derive sets it.
+	// Max is the ceiling for each template. Zero: Derive sets it.
 	Max int `toml:"max"`
 }
 
@@ -97,11 +97,22 @@ const (
 	poolShare, poolMost = 16, 32
 )
 
+// The most that can be asked for: what the host's numbers allow (sandboxes have
+// user ids and addresses of their own, the kernel counts to 2^22 tasks), or
+// what no host has, far from where arithmetic overflows.
+const (
+	maxSandboxes = 8192
+	maxTimeout   = 36500 * Day
+	maxCPUs      = 1024
+	maxPIDs      = 1 << 22
+	maxSize      = 1024 * TiB
+)
+
 // Derive replaces the zeros that mean "decide for me" by values for a host
 // with memory bytes of RAM. Doing it again changes nothing.
 func (c *Config) Derive(memory int64) {
 	if c.MaxSandboxes == 0 {
-		c.MaxSandboxes = max(8, int(memory/int64(memoryPerSandbox)))
+		c.MaxSandboxes = int(min(maxSandboxes, max(8, memory/int64(memoryPerSandbox))))
 	}
 	if c.Pool.Max == 0 {
 		c.Pool.Max = min(poolMost, max(1, c.MaxSandboxes/poolShare))
@@ -116,15 +127,16 @@ func (c *Config) Validate() error {
 		keyed("data_dir", checkDataDir(c.DataDir)),
 		keyed("domain", checkDomain(c.Domain)),
 		keyed("driver", oneOf(c.Driver, "namespace")),
-		keyed("max_sandboxes", notNegative(c.MaxSandboxes)),
-		keyed("max_timeout", atLeast(c.MaxTimeout, Duration(time.Second))),
+		keyed("max_sandboxes", within(c.MaxSandboxes, 0, maxSandboxes)),
+		keyed("max_timeout", within(c.MaxTimeout, Duration(time.Second), maxTimeout)),
 		keyed("log_level", oneOf(c.LogLevel, "debug", "info", "warn", "error")),
 		keyed("log_format", oneOf(c.LogFormat, "text", "json")),
-		keyed("pool.max", notNegative(c.Pool.Max)),
-		keyed("limits.cpus", atLeast(c.Limits.CPUs, 1)),
-		keyed("limits.memory", atLeast(c.Limits.Memory, 16*MiB)),
-		keyed("limits.pids", atLeast(c.Limits.PIDs, 16)),
-		keyed("limits.disk", atLeast(c.Limits.Disk, 16*MiB)),
+		keyed("pool.max", within(c.Pool.Max, 0, maxSandboxes)),
+		keyed("limits.cpus", within(c.Limits.CPUs, 1, maxCPUs)),
+		keyed("limits.memory", within(c.Limits.Memory, 16*MiB, maxSize)),
+		keyed("limits.swap", within(c.Limits.Swap, 0, maxSize)),
+		keyed("limits.pids", within(c.Limits.PIDs, 16, maxPIDs)),
+		keyed("limits.disk", within(c.Limits.Disk, 16*MiB, maxSize)),
 		keyed("network.mode", oneOf(c.Network.Mode, "nat", "none")),
 	}
 	for _, server := range c.Network.DNS {
@@ -185,11 +197,12 @@ func oneOf(value string, allowed ...string) error {
 	return fmt.Errorf("%q is not one of %s", value, strings.Join(allowed, ", "))
 }
 
-func notNegative(n int) error { return atLeast(n, 0) }
-
-func atLeast[T int | int64 | Size | Duration](value, least T) error {
+func within[T int | int64 | Size | Duration](value, least, most T) error {
 	if value < least {
 		return fmt.Errorf("%v is less than %v", value, least)
+	}
+	if value > most {
+		return fmt.Errorf("%v is more than %v", value, most)
 	}
 	return nil
 }

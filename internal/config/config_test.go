@@ -100,6 +100,18 @@ func TestLoadRefuses(t *testing.T) {
 		{name: "bad flag", flags: map[string]string{"max_sandboxes": "-x"}, want: []string{"--max-sandboxes"}},
 		{name: "bad address", flags: map[string]string{"addr": "nowhere"}, want: []string{"addr:", "host:port"}},
 		{name: "several", flags: map[string]string{"log_level": "loud", "limits.cpus": "0"}, want: []string{"log_level", "limits.cpus"}},
+		{name: "too little", flags: map[string]string{"max_sandboxes": "-1", "pool.max": "-1", "max_timeout": "0s"}, want: []string{"max_sandboxes: -1 is less than 0", "pool.max", "max_timeout"}},
+		{
+			name: "too much",
+			flags: map[string]string{
+				"max_sandboxes": "8193", "pool.max": "8193", "max_timeout": "36501d", "limits.cpus": "1025",
+				"limits.memory": "1025T", "limits.swap": "8388607T", "limits.disk": "1025T", "limits.pids": "9223372036854775807",
+			},
+			want: []string{
+				"max_sandboxes: 8193 is more than 8192", "pool.max", "max_timeout", "limits.cpus", "limits.memory", "limits.swap",
+				"limits.disk", "limits.pids",
+			},
+		},
 		{name: "bad DNS", env: map[string]string{"SANDLOT_NETWORK_DNS": "1.1.1.1,dns.example"}, want: []string{"network.dns", "dns.example"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,7 +150,7 @@ func TestDerive(t *testing.T) {
 		memory    Size
 		sandboxes int
 		pool      int
-	}{{64 * MiB, 8, 1}, {2 * GiB, 128, 8}, {24 * GiB, 1536, 32}} {
+	}{{64 * MiB, 8, 1}, {2 * GiB, 128, 8}, {24 * GiB, 1536, 32}, {4 * TiB, 8192, 32}} {
 		l := Loaded{Config: Default(), origins: map[string]string{}}
 		for range 2 {
 			l.Derive(tt.memory.Bytes())
@@ -149,5 +161,13 @@ func TestDerive(t *testing.T) {
 		if i := slices.IndexFunc(l.Settings(), func(s Setting) bool { return s.Key == "pool.max" }); l.Settings()[i].Origin != "derived from max_sandboxes" {
 			t.Errorf("origin = %q", l.Settings()[i].Origin)
 		}
+	}
+}
+
+func TestSwapIsNotNegative(t *testing.T) {
+	c := Default()
+	c.Limits.Swap = -1 // no text reads as this
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "limits.swap") {
+		t.Errorf("Validate = %v", err)
 	}
 }
