@@ -6,11 +6,25 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
+
+// leftoverTime is how long a child of a killed server may still hold copies of
+// its descriptors: one that was cloned to become a sandbox, but not executed.
+const leftoverTime = time.Second
+
+// awaitLeftover calls do until it no longer fails with busy, at most that long.
+func awaitLeftover(busy error, do func() error) error {
+	for deadline := time.Now().Add(leftoverTime); ; time.Sleep(20 * time.Millisecond) {
+		if err := do(); !errors.Is(err, busy) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
 
 // lockDir takes the data directory for this process. The kernel gives the lock
 // back when the process ends, however it ends.
@@ -20,7 +34,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = awaitLeftover(unix.EWOULDBLOCK, func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		pid, _ := os.ReadFile(path)
 		f.Close()

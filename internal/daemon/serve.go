@@ -142,9 +142,9 @@ func withPool(w http.ResponseWriter, r *http.Request) *http.Request {
 	return r.WithContext(ctx)
 }
 
-func listen(ctx context.Context, addr string) (net.Listener, error) {
+func listen(ctx context.Context, addr string) (ln net.Listener, err error) {
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
+	err = awaitLeftover(syscall.EADDRINUSE, func() (err error) { ln, err = lc.Listen(ctx, "tcp", addr); return err })
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, (&errs.Error{Kind: errs.Conflict, Public: "address " + addr + " is in use by another program", Cause: err}).
 			WithHint("stop it, or choose another with --addr")
