@@ -1,7 +1,13 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -41,4 +47,41 @@ func fakeServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(dir+"/api-key", []byte(clienttest.Key+"\n"), 0o600))
 	ts.Setenv("SERVER", server.URL)
 	ts.Setenv("KEY", clienttest.Key)
+}
+
+// Each signal that asks for it ends the program in order, with its own exit code
+// and not by the signal.
+func TestSignals(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			asked := make(chan struct{}, 1)
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				asked <- struct{}{}
+				<-r.Context().Done()
+			}))
+			defer server.Close()
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "sandbox", "list", "--api-url", server.URL)
+			cmd.Args[0] = "sandlot"
+			cmd.Env = append(os.Environ(), "E2B_API_KEY="+clienttest.Key)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-asked
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 130 {
+				t.Errorf("it ended with: %v", cmd.ProcessState)
+			}
+		})
+	}
+}
+
+// Below nohup a closed terminal is nothing to end for.
+func TestHangupStaysIgnored(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	if slices.Contains(signals(), os.Signal(syscall.SIGHUP)) {
+		t.Error("SIGHUP ends the program although it was to be ignored")
+	}
 }
