@@ -119,7 +119,8 @@ func (q *requests) count(mux, tunnels http.Handler) http.Handler {
 		q.wg.Add(1)
 		q.mu.Unlock()
 		defer q.wg.Done()
-		if r.Method == http.MethodConnect {
+		// The form the host uses: an authority and no path (RFC 9110, 9.3.6).
+		if r.Method == http.MethodConnect && r.URL.Path == "" {
 			tunnels.ServeHTTP(w, r)
 			return
 		}

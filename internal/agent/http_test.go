@@ -84,8 +84,8 @@ func TestConnectTarget(t *testing.T) {
 	a := startAgent(t)
 	for target, want := range map[string]string{
 		"localhost:1":           "502",
-		"127.0.0.1:1":           "502",
-		"[::1]:1":               "502",
+		"127.0.0.1:1":           "400",
+		"[::1]:1":               "400",
 		"localhost:99999":       "400",
 		"example.com:80":        "400",
 		"localhost":             "400",

@@ -79,13 +79,25 @@ func (s *system) path(parts ...string) string {
 	return filepath.Join(append([]string{s.cfg.DataDir}, parts...)...)
 }
 
+// opener opens one part of a system.
+type opener func(*system, context.Context) error
+
+// everything is what a server needs of its data directory, hostParts what is
+// needed to take its sandboxes off the host, even if its disk is broken.
+var (
+	hostParts  = []opener{(*system).openData, (*system).openSlots, (*system).openDriver}
+	everything = []opener{
+		(*system).openData, (*system).openStore, (*system).openImages, (*system).openUppers,
+		(*system).openSlots, (*system).openDriver,
+	}
+)
+
 // open locks the data directory and opens what lies in it. Close undoes it,
 // also when open failed half-way.
-func open(ctx context.Context, cfg config.Config, logger *slog.Logger) (*system, error) {
+func open(ctx context.Context, cfg config.Config, logger *slog.Logger, parts []opener) (*system, error) {
 	s := &system{cfg: cfg, logger: logger}
-	steps := []func(context.Context) error{s.openData, s.openStore, s.openImages, s.openUppers, s.openDriver}
-	for _, step := range steps {
-		if err := step(ctx); err != nil {
+	for _, part := range parts {
+		if err := part(s, ctx); err != nil {
 			return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
 		}
 	}
@@ -144,6 +156,10 @@ func (s *system) openUppers(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.uppers.Close() })
+	return nil
+}
+
+func (s *system) openSlots(context.Context) (err error) {
 	s.slots, err = slot.Open(slot.DefaultDir, s.cfg.DataDir, func(n slot.Slot) bool { return netns.Exists(n.Interface()) })
 	return err
 }

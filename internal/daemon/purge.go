@@ -19,7 +19,7 @@ func (d Daemon) Setup(ctx context.Context, cfg config.Config, stderr io.Writer) 
 	if err := EnterPrivateMounts(); err != nil {
 		return err
 	}
-	s, err := open(ctx, cfg, newLogger(cfg, stderr))
+	s, err := open(ctx, cfg, newLogger(cfg, stderr), everything)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (d Daemon) StopAll(ctx context.Context, cfg config.Config) error {
 	if err := EnterPrivateMounts(); err != nil {
 		return err
 	}
-	s, err := open(ctx, cfg, newLogger(cfg, io.Discard))
+	s, err := open(ctx, cfg, newLogger(cfg, io.Discard), everything)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (d Daemon) StopAll(ctx context.Context, cfg config.Config) error {
 
 // stopAll ends the sandboxes and gives back what they held on the host.
 func (s *system) stopAll(ctx context.Context) error {
-	_, err := s.driver.Sweep(ctx, nil)
+	err := s.leaveHost(ctx)
 	boxes, e := s.store.Boxes(ctx)
 	err = errors.Join(err, e)
 	for _, b := range boxes {
@@ -58,15 +58,15 @@ func (s *system) stopAll(ctx context.Context) error {
 	for _, id := range ids {
 		err = errors.Join(err, s.uppers.Delete(id))
 	}
-	return errors.Join(err, s.releaseNetwork(ctx))
+	return err
 }
 
-// releaseNetwork removes the table, the interfaces that are left, and the
-// claims on host-wide numbers.
-func (s *system) releaseNetwork(ctx context.Context) error {
-	err := netns.RemoveTable(name(s.cfg.DataDir))
-	err = errors.Join(err, s.removeInterfaces(ctx), netns.RestoreForwarding(), s.slots.Forget())
-	return err
+// leaveHost ends every process of a sandbox and removes the cgroups, the table,
+// the interfaces that are left, and the claims on host-wide numbers.
+func (s *system) leaveHost(ctx context.Context) error {
+	_, err := s.driver.Sweep(ctx, nil)
+	return errors.Join(err, netns.RemoveTable(name(s.cfg.DataDir)), s.removeInterfaces(ctx),
+		netns.RestoreForwarding(), s.slots.Forget())
 }
 
 // removeInterfaces waits for the kernel, which removes interfaces with their
@@ -111,11 +111,11 @@ func (d Daemon) Purge(ctx context.Context, cfg config.Config) error {
 	if err := EnterPrivateMounts(); err != nil {
 		return err
 	}
-	s, err := open(ctx, cfg, newLogger(cfg, io.Discard))
+	s, err := open(ctx, cfg, newLogger(cfg, io.Discard), hostParts)
 	if err != nil {
 		return err
 	}
-	if err := s.stopAll(ctx); err != nil {
+	if err := s.leaveHost(ctx); err != nil {
 		return errors.Join(fmt.Errorf("nothing was deleted: %w", err), s.close(context.WithoutCancel(ctx)))
 	}
 	// The lock, the first to be taken, is the last to go: the files go before it.

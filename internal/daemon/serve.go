@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,12 +59,15 @@ func (d Daemon) Serve(ctx context.Context, cfg config.Config, stdout, stderr io.
 		return err
 	}
 	logger := newLogger(cfg, stderr)
+	// net/http complains about a hostile agent past every logger it is given.
+	log.SetFlags(0)                                                              //nolint:forbidigo // see above
+	log.SetOutput(slog.NewLogLogger(logger.Handler(), slog.LevelDebug).Writer()) //nolint:forbidigo // see above
 	ln, err := listen(ctx, cfg.Addr)
 	if err != nil {
 		return err
 	}
 	defer ln.Close()
-	s, err := open(ctx, cfg, logger)
+	s, err := open(ctx, cfg, logger, everything)
 	if err != nil {
 		return err
 	}

@@ -191,6 +191,11 @@ func (e *Edge) proxyFailed(w http.ResponseWriter, r *http.Request, err error) {
 // E2B's are; the agent wants the sandbox's token, except for its health and
 // for signed file URLs.
 func (e *Edge) authorize(r *http.Request, t target) error {
+	// CONNECT is the server's own word to the agent: it opens a tunnel to any
+	// port inside. From outside nobody needs it.
+	if r.Method == http.MethodConnect {
+		return errs.New(errs.Forbidden, "CONNECT is not forwarded; send requests for a port with E2b-Sandbox-Port or by host name")
+	}
 	s, err := e.registry.Get(t.id)
 	if err != nil {
 		return err
@@ -204,7 +209,7 @@ func (e *Edge) authorize(r *http.Request, t target) error {
 	if !public(r.URL.Path) {
 		return errs.New(errs.NotFound, "the agent has no route %s", r.URL.Path)
 	}
-	if r.URL.Path == "/health" {
+	if r.URL.Path == "/health" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		return nil
 	}
 	if f, ok := signature(r); ok {

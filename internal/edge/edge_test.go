@@ -274,3 +274,34 @@ func TestBodyNobodyReads(t *testing.T) {
 		check(t, req, 200, "/envs")
 	}
 }
+
+// CONNECT is what the server itself says to the agent, to open a tunnel to any
+// port. From outside it must go nowhere, whatever it is dressed as.
+func TestConnectStaysOutside(t *testing.T) {
+	reached := make(chan string, 8)
+	note := func(w http.ResponseWriter, r *http.Request) {
+		reached <- r.Method + " " + r.Host + " " + r.URL.String()
+	}
+	s := start(t, control.Sandbox{}, note, note)
+	for _, head := range []string{
+		"CONNECT /health HTTP/1.1\r\nHost: 127.0.0.1:22\r\nE2b-Sandbox-Id: " + string(liveID) + "\r\n",
+		"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\nE2b-Sandbox-Id: " + string(liveID) + "\r\nX-Access-Token: " + token + "\r\n",
+		"CONNECT localhost:22 HTTP/1.1\r\nHost: localhost:22\r\nE2b-Sandbox-Id: " + string(liveID) + "\r\nE2b-Sandbox-Port: 8080\r\n",
+	} {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, head+"Content-Length: 0\r\nConnection: close\r\n\r\n")
+		answer, _ := io.ReadAll(conn)
+		conn.Close()
+		if !strings.HasPrefix(string(answer), "HTTP/1.1 403 ") {
+			t.Errorf("%q was answered with %q", head, answer)
+		}
+	}
+	select {
+	case got := <-reached:
+		t.Errorf("%s reached the sandbox", got)
+	default:
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/agentclient"
@@ -73,12 +74,12 @@ func (n *Node) try(ctx context.Context, s step) error {
 // process may live, its id range and directory must not become another's. The
 // sweep at the next start finds what is left.
 func unwind(ctx context.Context, done []step) error {
-	for i := len(done) - 1; i >= 0; i-- {
-		if done[i].undo == nil {
+	for _, d := range slices.Backward(done) {
+		if d.undo == nil {
 			continue
 		}
-		if err := done[i].undo(ctx); err != nil {
-			return fmt.Errorf("undo %s: %w", done[i].name, err)
+		if err := d.undo(ctx); err != nil {
+			return fmt.Errorf("undo %s: %w", d.name, err)
 		}
 	}
 	return nil

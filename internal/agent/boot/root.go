@@ -87,13 +87,17 @@ func ensureDir(path string) error {
 
 // readOnlyPaths may be read but not written, not even by the sandbox's root:
 // they act on the whole kernel.
-var readOnlyPaths = []string{"proc/sys", "proc/bus", "proc/fs", "proc/irq", "proc/sysrq-trigger"}
+var readOnlyPaths = []string{"proc/sys", "proc/bus", "proc/irq", "proc/sysrq-trigger"}
 
-// maskedPaths show the host's keys, timers or hardware to every user. Files
-// that only the host's root may read need no mask: the sandbox's root is none.
+// maskedPaths show the host's keys, timers, disks (with the paths of images and
+// pools on them) or hardware to every user. Files that only the host's root may
+// read need no mask: the sandbox's root is none.
 var maskedPaths = []string{
 	"proc/kcore", "proc/keys", "proc/timer_list", "proc/latency_stats", "proc/sched_debug", "proc/interrupts",
-	"proc/acpi", "proc/asound", "proc/scsi", "sys/firmware", "sys/devices/virtual/dmi", "sys/devices/virtual/powercap",
+	"proc/cmdline", "proc/config.gz", "proc/partitions", "proc/diskstats", "proc/locks",
+	"proc/acpi", "proc/asound", "proc/scsi", "proc/fs",
+	"sys/firmware", "sys/block", "sys/class/block", "sys/dev/block", "sys/devices/virtual/block", "sys/fs",
+	"sys/devices/virtual/dmi", "sys/devices/virtual/powercap",
 }
 
 func hideKernelFiles() error {

@@ -11,7 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -100,25 +100,18 @@ func (t *Tunnels) untrack(conns ...net.Conn) {
 	t.wg.Done()
 }
 
-// candidates returns the addresses to try. Names are not resolved: the host asks
-// for what is inside the sandbox.
+// candidates returns the addresses to try: "localhost" is all the host asks
+// for, and so all there is. Anything else would be an order from outside that
+// slipped through.
 func candidates(hostport string) ([]string, error) {
 	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "CONNECT needs host:port, not %q", hostport)
+	if err != nil || host != "localhost" {
+		return nil, errs.New(errs.Invalid, "CONNECT needs localhost and a port number, not %q", hostport)
 	}
-	if host == "localhost" {
-		host4, host6 := net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)
-		if _, err := netip.ParseAddrPort(host4); err != nil {
-			return nil, errs.New(errs.Invalid, "%q is not a port number", port)
-		}
-		return []string{host4, host6}, nil
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return nil, errs.New(errs.Invalid, "%q is not a port number", port)
 	}
-	address, err := netip.ParseAddrPort(hostport)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "CONNECT needs localhost or an address and a port number, not %q", hostport)
-	}
-	return []string{address.String()}, nil
+	return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}, nil
 }
 
 // dial returns the first connection that works, else the first error.
