@@ -17,6 +17,8 @@ const privateMarker = "SANDLOT_PRIVATE_MOUNTS"
 // host makes later still appear inside. It returns in the second execution.
 func EnterPrivateMounts() error {
 	if os.Getenv(privateMarker) != "" {
+		// Modes of what sandboxes see must not depend on who started the server.
+		unix.Umask(0o022)
 		return os.Unsetenv(privateMarker)
 	}
 	runtime.LockOSThread() // until exec
