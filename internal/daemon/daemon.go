@@ -226,7 +226,8 @@ func (s *system) startNetwork(ctx context.Context) error {
 		return err
 	}
 	s.network, err = netns.Open(ctx, netns.Options{
-		Table: name(s.cfg.DataDir), Upstreams: upstreams(s.cfg.Network.DNS), Logger: s.logger,
+		Table: name(s.cfg.DataDir), Upstreams: upstreams(s.cfg.Network.DNS),
+		StateFile: s.path("dns-port"), Logger: s.logger,
 	}, links)
 	if err != nil {
 		return fmt.Errorf("set up network (network.mode = \"none\" runs sandboxes without one): %w", err)

@@ -39,7 +39,7 @@ func (d Daemon) Doctor(ctx context.Context, cfg config.Config) ([]driver.Feature
 	features = append(features, programs()...)
 	features = append(features, imageFeature(dir, logger), poolFeature(ctx, dir, logger))
 	features = append(features, launchFeatures(ctx, dir, logger)...)
-	return append(features, networkFeature(ctx, cfg, dir, logger)), nil
+	return append(features, networkFeature(ctx, cfg, dir, logger), firewallFeature()), nil
 }
 
 // existing returns dir or its nearest parent that exists.
@@ -182,6 +182,18 @@ func networkFeature(ctx context.Context, cfg config.Config, dir string, logger *
 	if !f.OK {
 		f.Cost = "sandboxes have no network"
 		f.Fix = "a kernel with nf_tables, nft_nat and veth; or set network.mode to none"
+	}
+	return f
+}
+
+// firewallFeature looks for another program's firewall that would drop what
+// sandboxes send: accepting a packet in one table does not save it from another.
+func firewallFeature() driver.Feature {
+	blocked, found := netns.ForwardBlocked()
+	f := driver.Feature{Name: "no firewall in the way", OK: !blocked, Detail: found}
+	if blocked {
+		f.Cost = "sandboxes do not reach the outside"
+		f.Fix = "let the firewall forward what comes from interfaces named sl*; README.md, \"Beside Docker or ufw\", has the lines"
 	}
 	return f
 }

@@ -114,13 +114,23 @@ func (f *filter) allowIf(name string, sets [][]check) error {
 		}
 		body = append(body, tail...)
 	}
-	body = append(body, denied)
+	body = append(body, refusal(name))
 	if len(body) > math.MaxUint8 {
 		return fmt.Errorf("the conditions of %s are too long to jump over", name)
 	}
 	f.add(bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(n), SkipTrue: uint8(len(body))})
 	f.add(body...)
 	return nil
+}
+
+// refusal is the answer to a call whose conditions do not hold: for a socket
+// that of a kernel without the address family. EPERM would make sudo, which asks
+// for the audit system, take it for one that is there and refuses.
+func refusal(name string) bpf.RetConstant {
+	if name == "socket" || name == "socketpair" {
+		return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)}
+	}
+	return denied
 }
 
 // code goes on behind itself if the check holds, and otherwise behind the rest

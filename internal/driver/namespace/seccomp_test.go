@@ -147,18 +147,20 @@ func TestFilterConditions(t *testing.T) {
 		{"socket", []uint64{high | unix.AF_INET, unix.SOCK_STREAM, 0}, false},
 		{"socket", []uint64{unix.AF_PACKET, unix.SOCK_RAW, 0}, false},
 		{"socket", []uint64{unix.AF_VSOCK, unix.SOCK_STREAM, 0}, false},
+		{"socketpair", []uint64{unix.AF_UNIX, unix.SOCK_STREAM, 0}, true},
+		{"socketpair", []uint64{unix.AF_NETLINK, unix.SOCK_RAW, 0}, false},
 		{"personality", []uint64{0}, true},
 		{"personality", []uint64{0xffffffff}, true},
 		{"personality", []uint64{0x0040000}, true},
 		{"personality", []uint64{0x0400000}, false},
 		{"personality", []uint64{unix.SYS_READ}, true}, // 0 again
 	} {
-		want := denied.Val
+		want := refusal(c.name)
 		if c.want {
-			want = allowed.Val
+			want = allowed
 		}
-		if got := m.run(t, uint32(info.ID), uint32(info.SyscallNames[c.name]), c.args...); got != want {
-			t.Errorf("%s(%#x): %#x, want %#x", c.name, c.args, got, want)
+		if got := m.run(t, uint32(info.ID), uint32(info.SyscallNames[c.name]), c.args...); got != want.Val {
+			t.Errorf("%s(%#x): %#x, want %#x", c.name, c.args, got, want.Val)
 		}
 	}
 }
