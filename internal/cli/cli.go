@@ -110,6 +110,21 @@ func (a *app) client() (*client.Client, error) {
 	return client.New(client.Options{APIURL: a.apiURL, DataDir: a.dataDir, Env: a.getenv})
 }
 
+// localClient is the client of this machine's server if there is one, whatever
+// the environment names: what env prints must not be what was set before.
+func (a *app) localClient() (*client.Client, error) {
+	c, err := client.New(client.Options{APIURL: a.apiURL, DataDir: a.dataDir, Env: func(name string) string {
+		if strings.HasPrefix(name, "E2B_") {
+			return ""
+		}
+		return a.getenv(name)
+	}})
+	if err != nil || c.APIKey() == "" {
+		return a.client()
+	}
+	return c, nil
+}
+
 // config loads the server's configuration; flags holds further values by key.
 func (a *app) config(flags map[string]string) (config.Loaded, error) {
 	given := map[string]string{}

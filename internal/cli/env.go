@@ -17,7 +17,7 @@ func (a *app) envCommand() *cobra.Command {
   sandlot env --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := a.client()
+			c, err := a.localClient()
 			if err != nil {
 				return err
 			}

@@ -72,7 +72,8 @@ func kindOf(e *client.Error) errs.Kind {
 }
 
 func (a *app) refusalHint(e *client.Error) string {
-	if e.Code != http.StatusUnauthorized {
+	// The data plane answers 401 too, e.g. to a user the sandbox does not have.
+	if e.Code != http.StatusUnauthorized || !strings.Contains(e.Message, "API key") {
 		return ""
 	}
 	dir := a.dataDir
@@ -82,7 +83,7 @@ func (a *app) refusalHint(e *client.Error) string {
 	if dir == "" {
 		dir = config.Default().DataDir
 	}
-	return "set E2B_API_KEY, or run as a user who may read " + filepath.Join(dir, "api-key")
+	return "unset E2B_API_KEY and run as a user who may read " + filepath.Join(dir, "api-key") + ", or set it to a key of that server"
 }
 
 // oneLine keeps an error of the command line parser to one lower-case line.

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/sandlot-dev/sandlot/internal/config"
@@ -30,8 +32,13 @@ func (a *app) purgeCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withServer(nil, func(cfg config.Config) error {
+				_, missing := os.Stat(cfg.DataDir)
 				if err := a.server.Purge(cmd.Context(), cfg); err != nil {
 					return err
+				}
+				if missing != nil {
+					a.say("there was no %s; what a server of that directory left on this host is gone too", cfg.DataDir)
+					return nil
 				}
 				a.say("removed %s and everything its server made", cfg.DataDir)
 				return nil

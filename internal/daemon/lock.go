@@ -39,7 +39,7 @@ func lockDir(dir string) (*os.File, error) {
 		pid, _ := os.ReadFile(path)
 		f.Close()
 		return nil, errs.New(errs.Conflict, "data directory %s is in use by another server (process %s)", dir, strings.TrimSpace(string(pid))).
-			WithHint("stop that server, or start this one with another --data-dir and --addr")
+			WithHint("stop that server first (Ctrl-C, or kill %s), or name another --data-dir", strings.TrimSpace(string(pid)))
 	}
 	if err != nil {
 		f.Close()

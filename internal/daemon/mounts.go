@@ -6,6 +6,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
 // privateMarker tells the second execution of the program that it is one.
@@ -22,6 +24,9 @@ func EnterPrivateMounts() error {
 		return os.Unsetenv(privateMarker)
 	}
 	runtime.LockOSThread() // until exec
+	if os.Geteuid() != 0 {
+		return errs.New(errs.Forbidden, "this needs root").WithHint("run it as root, e.g. with sudo")
+	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mount namespace (needs root): %w", err)
 	}

@@ -150,8 +150,8 @@ func listen(ctx context.Context, addr string) (ln net.Listener, err error) {
 	var lc net.ListenConfig
 	err = awaitLeftover(syscall.EADDRINUSE, func() (err error) { ln, err = lc.Listen(ctx, "tcp", addr); return err })
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, (&errs.Error{Kind: errs.Conflict, Public: "address " + addr + " is in use by another program", Cause: err}).
-			WithHint("stop it, or choose another with --addr")
+		return nil, errs.New(errs.Conflict, "address %s is in use", addr).
+			WithHint("if a sandlot server runs there already, use that one; otherwise stop what does, or choose another with --addr")
 	}
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Invalid, "cannot listen on %s", addr)
@@ -214,18 +214,32 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 }
 
 func greet(c console, url, key string, s *system) {
-	fmt.Fprintf(c.words, "sandlot is ready at %s: data in %s (%s), %d sandboxes running\n\n",
-		url, s.cfg.DataDir, s.uppers.Describe(), len(s.node.Launched()))
+	fmt.Fprintf(c.words, "sandlot is ready at %s: data in %s (%s), %s running\n\n",
+		url, s.cfg.DataDir, s.uppers.Describe(), count(len(s.node.Launched()), "sandbox", "es"))
 	fmt.Fprintf(c.out, "export E2B_API_URL=%s\nexport E2B_SANDBOX_URL=%s\nexport E2B_VOLUME_API_URL=%s\nexport E2B_API_KEY=%s\n", url, url, url, key)
-	fmt.Fprintf(c.words, "\nPaste these lines into the shell of your E2B program, or run there: eval \"$(sandlot env)\"\nTry: sandlot run -- python3 -c 'print(1)'\n\n")
+	if !isTerminal(c.out) {
+		return // a program reads it
+	}
+	fmt.Fprintf(c.words, "\nPaste these lines into the shell of your E2B program, or run there: eval \"$(%[1]s env)\"\nTry: %[1]s run -- python3 -c 'print(1)'\n\n", os.Args[0])
+}
+
+// count writes a number with its noun.
+func count(n int, noun, plural string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %s%s", n, noun, plural)
 }
 
 func (s *system) farewell(w io.Writer) {
-	if n := len(s.node.Launched()); n > 0 {
-		fmt.Fprintf(w, "\nstopping; %d sandboxes go on running and the next start finds them (sandlot serve --stop-all ends them)\n", n)
-		return
+	switch n := len(s.node.Launched()); n {
+	case 0:
+		fmt.Fprintln(w, "\nstopping; no sandbox is running")
+	case 1:
+		fmt.Fprintln(w, "\nstopping; 1 sandbox goes on running and the next start finds it (to end it: sandlot serve --stop-all)")
+	default:
+		fmt.Fprintf(w, "\nstopping; %d sandboxes go on running and the next start finds them (to end them: sandlot serve --stop-all)\n", n)
 	}
-	fmt.Fprintln(w, "\nstopping; no sandbox is running")
 }
 
 // ensureBase builds the base template if there is none, with a progress line.

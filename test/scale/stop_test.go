@@ -85,7 +85,7 @@ func TestSecondServer(t *testing.T) {
 		want string
 	}{
 		"same data directory": {[]string{"--data-dir", s.DataDir, "--addr", "127.0.0.1:0"}, "in use by another server"},
-		"same address":        {[]string{"--data-dir", t.TempDir(), "--addr", addr}, "in use by another program"},
+		"same address":        {[]string{"--data-dir", t.TempDir(), "--addr", addr}, "is in use"},
 		"purge":               {nil, "in use by another server"},
 		"stop-all":            {[]string{"--stop-all", "--data-dir", s.DataDir}, "in use by another server"},
 		"no directory of ours": {
