@@ -92,6 +92,11 @@ func (d *Driver) launch(job launchJob) (*os.Process, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("unshare mount namespace: %w", err)
 	}
+	// systemd shares the host's mounts; without this, those made here would appear
+	// on the host.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
 	// Mount options are visible inside: relative ones show nothing of the host.
 	if err := unix.Chdir(d.opts.RunDir); err != nil {
 		return nil, err
