@@ -158,7 +158,7 @@ func (p *realParts) kept(t *testing.T) []string {
 
 func (p *realParts) cgroups() []string {
 	var out []string
-	for _, pattern := range []string{"/sys/fs/cgroup/" + p.name + "/i*", "/sys/fs/cgroup/*/" + p.name + "/i*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup/" + p.name + "/i???????????????????", "/sys/fs/cgroup/*/" + p.name + "/i???????????????????"} {
 		found, _ := filepath.Glob(pattern)
 		for _, f := range found {
 			out = append(out, "cgroup "+f)
