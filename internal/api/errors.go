@@ -37,7 +37,9 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if body.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sandlot"`)
 	}
-	if body.Code >= http.StatusInternalServerError && r.Context().Err() == nil {
+	// What this version has not is the client's to know, not the operator's.
+	ours := body.Code >= http.StatusInternalServerError && body.Code != http.StatusNotImplemented
+	if ours && r.Context().Err() == nil {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", body.Code, "error", err)
 	}
 	s.reply(w, body.Code, body)

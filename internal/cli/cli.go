@@ -63,6 +63,8 @@ to one server, which starts isolated sandboxes in milliseconds.`,
   eval "$(sandlot env)"
   sandlot run -- python3 -c 'print(1)'
   sandlot sandbox list`,
+		// --version says what "sandlot version" says.
+		Version:       buildVersion().String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -71,6 +73,7 @@ to one server, which starts isolated sandboxes in milliseconds.`,
 			a.started = true
 		},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetIn(a.stdio.In)
 	root.SetOut(a.stdio.Out)
 	root.SetErr(a.stdio.Err)

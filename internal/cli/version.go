@@ -37,6 +37,11 @@ func buildVersion() version {
 	return v
 }
 
+// String is the line people are shown.
+func (v version) String() string {
+	return fmt.Sprintf("sandlot %s (%s, %s)", v.Version, v.Go, v.Platform)
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
@@ -47,7 +52,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(v)
 			}
-			_, err := fmt.Fprintf(a.stdio.Out, "sandlot %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+			_, err := fmt.Fprintln(a.stdio.Out, v)
 			return err
 		},
 	}
