@@ -53,6 +53,11 @@ const (
 	readOnly = unix.MS_RDONLY
 )
 
+// maxTerminals is how many pseudo-terminals a sandbox may have open. The kernel
+// has 3,072 for all of them together (kernel.pty.max less kernel.pty.reserve);
+// this is a small part of that, and more than people or tmux keep open.
+const maxTerminals = "128"
+
 type mount struct {
 	source, target, fstype string
 	flags                  uintptr
@@ -63,7 +68,7 @@ func mountKernelFS(cfg Config) error {
 	for _, m := range []mount{
 		{"proc", "proc", "proc", nodevAll, ""},
 		{"sysfs", "sys", "sysfs", nodevAll | readOnly, ""},
-		{"devpts", "dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+		{"devpts", "dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5,max=" + maxTerminals},
 		{"shm", "dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", cfg.ShmBytes)},
 	} {
 		if err := ensureDir(m.target); err != nil {

@@ -109,16 +109,43 @@ func (d *Driver) launch(job launchJob) (*os.Process, error) {
 	if err := unix.Chdir(rootPoint); err != nil {
 		return nil, err
 	}
+	p, err := d.clone(job)
+	if err != nil {
+		return p, fmt.Errorf("clone first process: %w", err)
+	}
+	return p, nil
+}
+
+// clone starts the first process as the owner of its user namespace. What the
+// kernel counts per user in a namespace it also counts for that namespace's
+// owner outside, against the limits of one user there. With root as the owner
+// all sandboxes, and the host's own root, would share them. A range's first id
+// is nobody's outside, so each sandbox has limits to itself; and since no
+// process outside has that id, it gives nobody power over the namespace.
+//
+// The owner is the thread's effective user id at the moment of cloning. The
+// real one stays, and with the thread's secure bits its capabilities do.
+func (d *Driver) clone(job launchJob) (p *os.Process, err error) {
+	if err := setThreadEUID(int(job.spec.UIDBase)); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, setThreadEUID(0)) }()
 	program := "./" + d.opts.BootPath
-	p, err := os.StartProcess(program, []string{program, boot.Arg}, &os.ProcAttr{
+	return os.StartProcess(program, []string{program, boot.Arg}, &os.ProcAttr{
 		Env:   bootEnv,
 		Files: []*os.File{nil, nil, nil, job.config, job.ready},
 		Sys:   sysProcAttr(job),
 	})
-	if err != nil {
-		return nil, fmt.Errorf("clone first process: %w", err)
+}
+
+// setThreadEUID changes the effective and file system user id of this thread
+// alone; package syscall's way would change all threads'.
+func setThreadEUID(uid int) error {
+	const unchanged = ^uintptr(0)
+	if _, _, no := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged); no != 0 {
+		return fmt.Errorf("set effective user id of thread to %d: %w", uid, no)
 	}
-	return p, nil
+	return nil
 }
 
 func sysProcAttr(job launchJob) *syscall.SysProcAttr {

@@ -124,6 +124,14 @@ var attempts = map[string]func() error{
 	"fork":      fork,
 	"bind-port": func() error { return bindPort() },
 	"set-host":  func() error { return unix.Sethostname([]byte("other")) },
+
+	"keep-inotify":   func() error { return keep("inotify", inotify) },
+	"some-inotify":   func() error { return several(inotify) },
+	"some-terminals": func() error { return several(terminal) },
+	"some-timers":    func() error { return several(timer) },
+	"take-inotify":   func() error { return takeAll("inotify", inotify) },
+	"take-terminals": func() error { return takeAll("terminals", terminal) },
+	"take-timers":    func() error { return takeAll("timers", timer) },
 }
 
 func socket(family, typ, proto int) error {
