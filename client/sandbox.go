@@ -75,8 +75,9 @@ func (s *Sandbox) IsRunning(ctx context.Context) (bool, error) {
 }
 
 // URL returns the address under which the world reaches a port inside, such as
-// https://8000-<id>.example.org. It is empty if the server has no domain; then
-// use Transport.
+// https://8000-<id>.example.org. Without a domain the name is below localhost,
+// which not every resolver knows; Transport works everywhere. It is empty if the
+// server names no domain, as E2B's may.
 func (s *Sandbox) URL(port int) string {
 	if s.domain == "" {
 		return ""

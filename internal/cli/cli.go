@@ -116,16 +116,19 @@ func (a *app) client() (*client.Client, error) {
 // localClient is the client of this machine's server if there is one, whatever
 // the environment names: what env prints must not be what was set before.
 func (a *app) localClient() (*client.Client, error) {
-	c, err := client.New(client.Options{APIURL: a.apiURL, DataDir: a.dataDir, Env: func(name string) string {
-		if strings.HasPrefix(name, "E2B_") {
-			return ""
-		}
-		return a.getenv(name)
-	}})
+	c, err := client.New(client.Options{APIURL: a.apiURL, DataDir: a.dataDir, Env: a.localEnv})
 	if err != nil || c.APIKey() == "" {
 		return a.client()
 	}
 	return c, nil
+}
+
+// localEnv is getenv without what names a server.
+func (a *app) localEnv(name string) string {
+	if strings.HasPrefix(name, "E2B_") {
+		return ""
+	}
+	return a.getenv(name)
 }
 
 // config loads the server's configuration; flags holds further values by key.

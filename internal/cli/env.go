@@ -1,11 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandlot-dev/sandlot/client"
+	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
@@ -25,11 +30,15 @@ func (a *app) envCommand() *cobra.Command {
 				return errs.New(errs.Unauthenticated, "no API key found for %s", c.APIURL()).
 					WithHint("start a server with: sandlot serve; its key can be read by root, or by its own user")
 			}
-			vars := []struct{ name, value string }{
+			type variable struct{ name, value string }
+			vars := []variable{
 				{"E2B_API_URL", c.APIURL()},
 				{"E2B_SANDBOX_URL", c.SandboxURL()},
 				{"E2B_VOLUME_API_URL", c.APIURL()},
 				{"E2B_API_KEY", c.APIKey()},
+			}
+			if root := a.rootCertificate(c); root != "" {
+				vars = append(vars, variable{"NODE_EXTRA_CA_CERTS", root})
 			}
 			if a.json {
 				m := map[string]string{}
@@ -46,6 +55,24 @@ func (a *app) envCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// rootCertificate returns the file of the certificate that Node needs for this
+// machine's server, empty if c speaks to another or there is none.
+func (a *app) rootCertificate(c *client.Client) string {
+	l, err := client.New(client.Options{DataDir: a.dataDir, Env: a.localEnv})
+	if err != nil || l.APIURL() != c.APIURL() {
+		return ""
+	}
+	dir := cmp.Or(a.dataDir, a.getenv("SANDLOT_DATA_DIR"), config.Default().DataDir)
+	path, err := filepath.Abs(filepath.Join(dir, config.RootCertificate))
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // quote writes s for a shell, plain if it may be.

@@ -171,3 +171,44 @@ func TestSwapIsNotNegative(t *testing.T) {
 		t.Errorf("Validate = %v", err)
 	}
 }
+
+func TestDomain(t *testing.T) {
+	for _, tt := range []struct {
+		domain    string
+		port      int
+		name      string
+		published string
+	}{
+		{"", 7280, "localhost", "localhost:7280"},
+		{"", 443, "localhost", "localhost"},
+		{"Sandlot.Example", 7280, "sandlot.example", "sandlot.example:7280"},
+		{"sandlot.example", 443, "sandlot.example", "sandlot.example"},
+		{"sandlot.example:443", 7280, "sandlot.example", "sandlot.example"},
+		{"sandlot.example:8443", 7280, "sandlot.example", "sandlot.example:8443"},
+		{"localhost", 7280, "localhost", "localhost:7280"},
+		{"box", 7280, "box", "box:7280"},
+	} {
+		c := Default()
+		c.Domain = tt.domain
+		if err := c.Validate(); err != nil {
+			t.Errorf("Validate(%q) = %v", tt.domain, err)
+		}
+		if name, published := c.DomainName(), c.PublishedDomain(tt.port); name != tt.name || published != tt.published {
+			t.Errorf("%q at port %d: %q, %q; want %q, %q", tt.domain, tt.port, name, published, tt.name, tt.published)
+		}
+	}
+}
+
+func TestBadDomains(t *testing.T) {
+	for _, domain := range []string{
+		"https://x.example", "x.example/", ".x.example", "x..example", "x example", "-x.example", "*.x.example", ":443",
+		"x.example:", "x.example:0", "x.example:65536", "x.example:http", "10.1.2.3", "::1", "[::1]:443", "é.example",
+		strings.Repeat("a.", 95) + "example",
+	} {
+		c := Default()
+		c.Domain = domain
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "domain: ") {
+			t.Errorf("Validate(%q) = %v", domain, err)
+		}
+	}
+}

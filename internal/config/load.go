@@ -19,6 +19,10 @@ import (
 // FileName is the configuration file's name in the data directory.
 const FileName = "config.toml"
 
+// RootCertificate is where in a data directory the certificate of the local CA
+// is, for clients to trust.
+const RootCertificate = "ca/root.pem"
+
 // Sources are where Load looks, beyond the defaults.
 type Sources struct {
 	// File is the configuration file. Empty means FileName in the data

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/sandlot-dev/sandlot/internal/agentbin"
+	"github.com/sandlot-dev/sandlot/internal/certs"
 	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/driver/namespace"
@@ -39,7 +40,10 @@ type system struct {
 	cfg    config.Config
 	logger *slog.Logger
 	lock   *os.File
+	// domain is what clients are told, with its port.
+	domain string
 
+	ca        *certs.CA
 	store     store.Store
 	images    *image.Store
 	templates *template.Registry
@@ -83,13 +87,15 @@ func (s *system) path(parts ...string) string {
 type opener func(*system, context.Context) error
 
 // everything is what a server needs of its data directory, hostParts what is
-// needed to take its sandboxes off the host, even if its disk is broken.
+// needed to take its sandboxes off the host, even if its disk is broken;
+// serving is what it takes to be reached as well.
 var (
 	hostParts  = []opener{(*system).openData, (*system).openSlots, (*system).openDriver}
 	everything = []opener{
 		(*system).openData, (*system).openStore, (*system).openImages, (*system).openUppers,
 		(*system).openSlots, (*system).openDriver,
 	}
+	serving = append([]opener{(*system).openData, (*system).openCerts}, everything[1:]...)
 )
 
 // open locks the data directory and opens what lies in it. Close undoes it,
@@ -203,7 +209,7 @@ func (s *system) start(ctx context.Context) error {
 	s.node = node.New(opts)
 	s.onClose(s.node.Close)
 	s.control = control.New(s.node, s.templates, s.store, control.Options{
-		MaxSandboxes: s.cfg.MaxSandboxes, MaxTimeout: s.cfg.MaxTimeout.Std(), Domain: s.cfg.Domain, Logger: s.logger,
+		MaxSandboxes: s.cfg.MaxSandboxes, MaxTimeout: s.cfg.MaxTimeout.Std(), Domain: s.domain, Logger: s.logger,
 	})
 	s.onClose(func(context.Context) error { return s.control.Close() })
 	if err := s.node.Recover(ctx); err != nil {

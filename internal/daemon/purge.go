@@ -19,7 +19,7 @@ func (d Daemon) Setup(ctx context.Context, cfg config.Config, stderr io.Writer) 
 	if err := EnterPrivateMounts(); err != nil {
 		return err
 	}
-	s, err := open(ctx, cfg, newLogger(cfg, stderr), everything)
+	s, err := open(ctx, cfg, newLogger(cfg, stderr), serving)
 	if err != nil {
 		return err
 	}

@@ -67,10 +67,11 @@ func (d Daemon) Serve(ctx context.Context, cfg config.Config, stdout, stderr io.
 		return err
 	}
 	defer ln.Close()
-	s, err := open(ctx, cfg, logger, everything)
+	s, err := open(ctx, cfg, logger, serving)
 	if err != nil {
 		return err
 	}
+	s.domain = cfg.PublishedDomain(port(ln))
 	err = d.run(ctx, s, ln, console{stdout, stderr})
 	return errors.Join(err, s.close(context.WithoutCancel(ctx)))
 }
@@ -96,11 +97,12 @@ func (d Daemon) run(ctx context.Context, s *system, ln net.Listener, c console) 
 	}
 	srv := &http.Server{
 		Handler:           d.handler(s),
+		TLSConfig:         s.tlsConfig(),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
+	go func() { served <- srv.Serve(share(ln, srv.TLSConfig)) }()
 	greet(c, url, key, s)
 	select {
 	case err := <-served:
@@ -217,6 +219,7 @@ func greet(c console, url, key string, s *system) {
 	fmt.Fprintf(c.words, "sandlot is ready at %s: data in %s (%s), %s running\n\n",
 		url, s.cfg.DataDir, s.uppers.Describe(), count(len(s.node.Launched()), "sandbox", "es"))
 	fmt.Fprintf(c.out, "export E2B_API_URL=%s\nexport E2B_SANDBOX_URL=%s\nexport E2B_VOLUME_API_URL=%s\nexport E2B_API_KEY=%s\n", url, url, url, key)
+	fmt.Fprintf(c.out, "export NODE_EXTRA_CA_CERTS='%s'\n", strings.ReplaceAll(s.ca.RootPath(), "'", `'\''`))
 	if !isTerminal(c.out) {
 		return // a program reads it
 	}
