@@ -117,13 +117,18 @@ func (s *Sandbox) do(ctx context.Context, method, path string, query url.Values,
 	if err != nil {
 		return nil, err
 	}
-	s.address(req.Header, "")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/octet-stream")
 	}
+	return s.send(req)
+}
+
+// send addresses a request to the sandbox's agent and does it, as do does.
+func (s *Sandbox) send(req *http.Request) (*http.Response, error) {
+	s.address(req.Header, "")
 	resp, err := s.client.opts.HTTPClient.Do(req)
 	if err != nil {
-		return nil, transportError(ctx, s.client.opts.SandboxURL, err)
+		return nil, transportError(req.Context(), s.client.opts.SandboxURL, err)
 	}
 	if resp.StatusCode/100 != 2 {
 		defer func() { _ = resp.Body.Close() }()

@@ -91,7 +91,8 @@ func (s *Sandbox) URL(port int) string {
 
 // Transport returns what sends HTTP requests to a port inside, whatever host
 // their URL names. It works without a domain and for servers that listen on
-// the sandbox's loopback only.
+// the sandbox's loopback only. Requests to the agent's own port, 49983, get the
+// sandbox's access token.
 func (s *Sandbox) Transport(port int) http.RoundTripper {
 	return portTransport{sandbox: s, port: fmt.Sprint(port)}
 }
@@ -110,6 +111,9 @@ func (t portTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	out.URL.Scheme, out.URL.Host = base.Scheme, base.Host
 	out.Host = ""
+	if t.port == agentPort {
+		t.sandbox.address(out.Header, "")
+	}
 	out.Header.Set("E2b-Sandbox-Id", t.sandbox.ID)
 	out.Header.Set("E2b-Sandbox-Port", t.port)
 	return t.sandbox.client.opts.HTTPClient.Transport.RoundTrip(out)

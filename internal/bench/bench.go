@@ -5,6 +5,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,8 @@ const (
 type Row struct {
 	Name  string `json:"name"`
 	Title string `json:"title"`
-	// Unit is of all figures but the value of rates: "ms" or "MiB".
+	// Unit is of all figures but the value of rates: "ms", "MiB", "MB/s" or
+	// "entries/s".
 	Unit string `json:"unit"`
 	Summary
 	// Value is what the target is compared with: the median, or for rates the
@@ -75,15 +77,19 @@ type Row struct {
 	Value float64 `json:"value"`
 	// ValueUnit is Unit, or "/s" for rates.
 	ValueUnit string `json:"value_unit"`
-	// Target is the bound of Value; zero means none. It is a ceiling, for rates
-	// a least value.
+	// Target is the bound of Value; zero means none. It is a ceiling, for what
+	// is counted per second a least value.
 	Target float64 `json:"target"`
-	// Floor is a local fork, exec and wait of /bin/true, sampled in turn with
-	// the row; nil where it says nothing.
-	Floor   *Summary `json:"floor"`
-	Verdict Verdict  `json:"verdict"`
-	Note    string   `json:"note,omitempty"`
+	// Floor is what the machine itself or a rival did, in Unit, sampled in turn
+	// with the row; FloorTitle says which. Nil where there is none.
+	Floor      *Summary `json:"floor"`
+	FloorTitle string   `json:"floor_title,omitempty"`
+	Verdict    Verdict  `json:"verdict"`
+	Note       string   `json:"note,omitempty"`
 }
+
+// perSecond reports whether more is better.
+func perSecond(unit string) bool { return strings.HasSuffix(unit, "/s") }
 
 // spec is a row before it is measured.
 type spec struct {
@@ -91,9 +97,13 @@ type spec struct {
 	target      float64
 	// floors makes the target a multiple of the floor's median.
 	floors bool
-	rate   bool
-	memory bool
-	run    func(context.Context, *bench) (outcome, error)
+	// floor says what the floor is, if not the usual one.
+	floor string
+	// rate is of rows whose samples are times, but whose value is a rate.
+	rate bool
+	// unit is of the samples; empty for "ms".
+	unit string
+	run  func(context.Context, *bench) (outcome, error)
 }
 
 // outcome is what measuring a row gave.
@@ -172,10 +182,7 @@ type skip string
 func (s skip) Error() string { return string(s) }
 
 func (b *bench) measure(ctx context.Context, s spec) Row {
-	row := Row{Name: s.name, Title: s.title, Unit: "ms", Target: s.target}
-	if s.memory {
-		row.Unit = "MiB"
-	}
+	row := Row{Name: s.name, Title: s.title, Unit: cmp.Or(s.unit, "ms"), Target: s.target}
 	row.ValueUnit = row.Unit
 	if s.rate {
 		row.ValueUnit = "/s"
@@ -203,15 +210,18 @@ func (s spec) judge(row Row, out outcome) Row {
 	}
 	if len(out.floor) > 0 {
 		floor := Summarize(out.floor)
-		row.Floor = &floor
+		row.Floor, row.FloorTitle = &floor, cmp.Or(s.floor, usualFloor)
 		if s.floors {
 			row.Target = s.target * floor.P50
 		}
 	}
+	least := perSecond(row.ValueUnit)
 	switch {
+	case s.floors && row.Floor == nil:
+		row.Verdict, row.Target = NoTarget, 0
 	case row.Target == 0:
 		row.Verdict = NoTarget
-	case s.rate && row.Value >= row.Target, !s.rate && row.Value <= row.Target:
+	case least && row.Value >= row.Target, !least && row.Value <= row.Target:
 		row.Verdict = Meets
 	default:
 		row.Verdict = Misses

@@ -69,8 +69,15 @@ func TestJudge(t *testing.T) {
 		{"fast enough", spec{target: 60, rate: true}, outcome{samples: []float64{1}, rate: 61}, Meets, 60},
 		{"too slow", spec{target: 60, rate: true}, outcome{samples: []float64{1}, rate: 59}, Misses, 60},
 		{"nothing to reach", spec{}, outcome{samples: []float64{1}}, NoTarget, 0},
+		{"half of the rival", spec{target: 0.5, floors: true, unit: "MB/s"}, outcome{samples: []float64{50}, floor: []float64{100}}, Meets, 50},
+		{"less than half", spec{target: 0.5, floors: true, unit: "MB/s"}, outcome{samples: []float64{49}, floor: []float64{100}}, Misses, 50},
+		{"no rival here", spec{target: 0.5, floors: true, unit: "MB/s"}, outcome{samples: []float64{49}}, NoTarget, 0},
 	} {
-		row := tt.spec.judge(Row{Target: tt.spec.target}, tt.out)
+		row := Row{Target: tt.spec.target, ValueUnit: tt.spec.unit}
+		if tt.spec.rate {
+			row.ValueUnit = "/s"
+		}
+		row = tt.spec.judge(row, tt.out)
 		if row.Verdict != tt.want || row.Target != tt.target {
 			t.Errorf("%s: %s with target %v, want %s with %v", tt.name, row.Verdict, row.Target, tt.want, tt.target)
 		}

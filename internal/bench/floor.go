@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// usualFloor is what a command is compared with.
+const usualFloor = "a local fork, exec and wait of /bin/true"
+
 // forkExecWait times the least any command can cost here: a local fork, exec
 // and wait of /bin/true.
 func forkExecWait(ctx context.Context) (float64, error) {

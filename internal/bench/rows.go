@@ -10,7 +10,10 @@ import (
 )
 
 // specs returns the rows in the order they are measured.
-func specs() []spec {
+func specs() []spec { return append(lifeSpecs(), planeSpecs()...) }
+
+// lifeSpecs returns the rows of sandboxes' lives.
+func lifeSpecs() []spec {
 	return []spec{
 		{name: "create-hot", title: "create, pool hit, request to 201", target: 3, run: createHot},
 		{name: "create-cold", title: "create, pool bypassed", target: 15, run: createCold},
@@ -21,8 +24,38 @@ func specs() []spec {
 		{name: "sustained-1", title: "create + command + kill, 1 client", target: 60, rate: true, run: sustained(1)},
 		{name: "sustained-4", title: "create + command + kill, 4 clients", target: 60, rate: true, run: sustained(4)},
 		{name: "burst", title: "100 creates at once, each", run: burst},
-		{name: "memory-100", title: "host memory per idle sandbox, 100 alive", target: 4, memory: true, run: memory(100)},
-		{name: "memory-500", title: "host memory per idle sandbox, 500 alive", target: 4, memory: true, run: memory(500)},
+		{name: "memory-100", title: "host memory per idle sandbox, 100 alive", target: 4, unit: "MiB", run: memory(100)},
+		{name: "memory-500", title: "host memory per idle sandbox, 500 alive", target: 4, unit: "MiB", run: memory(500)},
+	}
+}
+
+// planeSpecs returns the rows of the data plane.
+func planeSpecs() []spec {
+	return []spec{
+		{name: "command-8", title: "command /bin/true, 8 at once, time per command", floors: true, target: 2, floor: "the same of 8 local runs at once", run: atOnce(8)},
+		{name: "command-64", title: "command /bin/true, 64 at once, time per command", floors: true, target: 2, floor: "the same of 64 local runs at once", run: atOnce(64)},
+		{
+			name: "download", title: "download of 1 GiB, read from the disk", floors: true, target: 0.5, unit: "MB/s",
+			floor: "nginx with such a file on the host's disk, not cached either", run: download,
+		},
+		{
+			name: "download-cached", title: "download of 512 MiB in the page cache", floors: true, target: 0.5, unit: "MB/s",
+			floor: "nginx with such a file in the page cache", run: downloadCached,
+		},
+		{
+			name: "upload", title: "upload of 1 GiB", target: 400, unit: "MB/s",
+			floor: "dd to the same disk inside the sandbox", run: upload,
+		},
+		{
+			name: "small-files", title: "10,000 files of 1 KiB, 100 per request", unit: "files/s",
+			floor: "a local program that writes them one by one", run: smallFiles,
+		},
+		{
+			name: "list", title: "list of 100,000 entries, JSON as the SDKs ask for it", target: 200_000, unit: "entries/s",
+			floor: "find -printf of the same inside the sandbox", run: list,
+		},
+		{name: "agent-rest", title: "resident memory of the agent at rest", unit: "MiB", run: agentAtRest},
+		{name: "agent-load", title: "peak memory of the agent: 1 GiB up, 1 GiB down, 64 commands at once", target: 16, unit: "MiB", run: agentAtLoad},
 	}
 }
 

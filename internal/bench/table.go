@@ -16,9 +16,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 	r.figures(&out)
 	out.WriteByte('\n')
 	for _, row := range r.Rows {
-		fmt.Fprintf(&out, "%s: %s%s\n", row.Name, row.Title, remark(row.Note))
+		fmt.Fprintf(&out, "%s: %s%s%s\n", row.Name, row.Title, row.besides(), remark(row.Note))
 	}
-	out.WriteString("\nfloor: a local fork, exec and wait of /bin/true, sampled in turn with the row\n")
+	fmt.Fprintf(&out, "\nfloor, where no other is named: %s; every floor is sampled in turn with its row\n", usualFloor)
 	if busy := max(r.Host.LoadBefore, r.Host.LoadAfter); busy > float64(r.Host.CPUs) {
 		fmt.Fprintf(&out, "other work wanted the processors too (load %.2f on %d): the figures are worse than the server is\n", busy, r.Host.CPUs)
 	}
@@ -46,23 +46,40 @@ func (row Row) cells() string {
 	target, floor := "-", "-"
 	if row.Target > 0 {
 		sign := "≤"
-		if row.ValueUnit == "/s" {
+		if perSecond(row.ValueUnit) {
 			sign = "≥"
 		}
 		target = sign + " " + figure(row.Target, row.ValueUnit)
 	}
 	if row.Floor != nil {
-		floor = figure(row.Floor.P50, "ms")
+		floor = figure(row.Floor.P50, row.Unit)
 	}
-	return fmt.Sprintf("%s\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t",
-		row.Name, row.N, row.Min, row.P50, row.P95, row.P99, figure(row.Value, row.ValueUnit), target, floor, row.Verdict)
+	return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t",
+		row.Name, row.N, number(row.Min), number(row.P50), number(row.P95), number(row.P99),
+		figure(row.Value, row.ValueUnit), target, floor, row.Verdict)
 }
 
 func figure(v float64, unit string) string {
 	if unit == "/s" {
-		return fmt.Sprintf("%.1f/s", v)
+		return number(v) + unit
 	}
-	return fmt.Sprintf("%.2f %s", v, unit)
+	return number(v) + " " + unit
+}
+
+// number writes large figures without a fraction that means nothing.
+func number(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// besides names a floor that is not the usual one.
+func (row Row) besides() string {
+	if row.FloorTitle == "" || row.FloorTitle == usualFloor {
+		return ""
+	}
+	return "; floor: " + row.FloorTitle
 }
 
 func remark(note string) string {

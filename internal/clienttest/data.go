@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"os"
 	"os/exec"
@@ -218,15 +219,48 @@ func (b *box) serveFiles(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, where)
 		return
 	}
-	data, err := io.ReadAll(r.Body)
-	if err == nil {
-		err = errors.Join(os.MkdirAll(filepath.Dir(where), 0o700), os.WriteFile(where, data, 0o600))
+	written := []rest.StringMap{}
+	store := func(where string, body io.Reader) error {
+		data, err := io.ReadAll(body)
+		if err == nil {
+			err = errors.Join(os.MkdirAll(filepath.Dir(where), 0o700), os.WriteFile(where, data, 0o600))
+		}
+		written = append(written, rest.StringMap{"path": b.inside(where), "name": filepath.Base(where), "type": "file"})
+		return err
+	}
+	err := b.eachPart(r, store)
+	if errors.Is(err, http.ErrNotMultipart) {
+		err = store(where, r.Body)
 	}
 	if err != nil {
 		refuse(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	reply(w, http.StatusOK, []rest.StringMap{{"path": b.inside(where), "name": filepath.Base(where), "type": "file"}})
+	reply(w, http.StatusOK, written)
+}
+
+// eachPart stores the files of a form, whose names are whole paths.
+func (b *box) eachPart(r *http.Request, store func(string, io.Reader) error) error {
+	form, err := r.MultipartReader()
+	if err != nil {
+		return err
+	}
+	for {
+		part, err := form.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+		if err == nil {
+			err = store(b.host(params["filename"]), part)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 type fileService struct {
