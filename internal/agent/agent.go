@@ -143,6 +143,7 @@ func routes(st *state, procs *process.Service, fs *files.Service) http.Handler {
 	mux.Handle(processconnect.NewProcessHandler(procs, wire.HandlerOptions()...))
 	mux.Handle(filesystemconnect.NewFilesystemHandler(fs, wire.HandlerOptions()...))
 	mux.Handle("/files", methods{http.MethodGet: fs.Download, http.MethodHead: fs.Download, http.MethodPost: fs.Upload})
+	mux.Handle("/files/compose", methods{http.MethodPost: fs.Compose})
 	mux.Handle("/health", methods{http.MethodGet: health})
 	mux.Handle("/envs", methods{http.MethodGet: st.serveEnvs})
 	mux.Handle("/sandlot/init", methods{http.MethodPost: st.serveInit})

@@ -152,7 +152,7 @@ func alive(pid string) bool {
 	return err == nil && !bytes.Contains(stat, []byte(") Z "))
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for range 500 {
 		if ok() {

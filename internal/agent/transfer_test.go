@@ -107,8 +107,14 @@ func TestAcceptEncoding(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "f"), "content", 0o600)
 	for accept, want := range map[string]string{
 		"":                         "identity",
-		"gzip":                     "identity",
+		"gzip":                     "gzip", // the SDK's option gzip
+		"x-gzip;q=0.5":             "gzip",
+		"gzip, identity":           "identity",
+		"gzip, identity;q=0.5":     "gzip",
+		"gzip, *":                  "identity",
+		"gzip, deflate":            "identity", // what HTTP libraries send unasked
 		"gzip, deflate, br":        "identity",
+		"gzip;q=0":                 "identity",
 		"identity":                 "identity",
 		"br":                       "identity",
 		"*":                        "identity",
@@ -126,6 +132,9 @@ func TestAcceptEncoding(t *testing.T) {
 			header = []string{"Accept-Encoding", accept}
 		}
 		status, h, body := a.do(t, http.MethodGet, filesURL(file), "", header...)
+		if h.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s: Vary is %q", accept, h.Get("Vary"))
+		}
 		switch want {
 		case "406":
 			wantError(t, accept, status, body, 406)

@@ -229,15 +229,14 @@ func allowTraffic(r *http.Request, s control.Sandbox) error {
 // missingRoutes are routes of E2B's agent that this one does not have. Not found
 // would mean to clients that a file or a sandbox does not exist.
 var missingRoutes = map[string]string{
-	"/metrics":       "metrics of sandboxes",
-	"/files/compose": "joining files",
+	"/metrics": "metrics of sandboxes",
 }
 
 // public reports whether a route of the agent may be reached from outside. What
 // the server itself tells the agent lies elsewhere.
 func public(path string) bool {
 	switch path {
-	case "/health", "/files", "/envs":
+	case "/health", "/files", "/files/compose", "/envs":
 		return true
 	}
 	return strings.HasPrefix(path, "/process.Process/") || strings.HasPrefix(path, "/filesystem.Filesystem/")

@@ -1,15 +1,14 @@
 package files
 
 import (
-	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -18,10 +17,11 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
-// Download answers GET and HEAD /files with a file's bytes, also a range of them.
+// Download answers GET and HEAD /files with a file's bytes, also ranges of them.
 func (s *Service) Download(w http.ResponseWriter, r *http.Request) {
-	coding := negotiate(r.Header.Values("Accept-Encoding"))
-	if coding == "" {
+	accepted := negotiate(r.Header.Values("Accept-Encoding"))
+	w.Header().Set("Vary", "Accept-Encoding")
+	if !accepted.identity && !accepted.gzip {
 		wire.WriteStatus(w, http.StatusNotAcceptable, "files are sent as identity or gzip; allow one of them in Accept-Encoding")
 		return
 	}
@@ -31,7 +31,7 @@ func (s *Service) Download(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
-	if err := serve(w, r, f, info, coding); err != nil {
+	if err := s.serve(w, r, f, info, accepted); err != nil {
 		s.httpError(w, err)
 	}
 }
@@ -42,7 +42,10 @@ func (s *Service) open(r *http.Request) (*os.File, os.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	name := r.URL.Query().Get("path")
+	name, err := pathOf(r)
+	if err != nil {
+		return nil, nil, err
+	}
 	if name == "" {
 		return nil, nil, errs.New(errs.Invalid, "the query has no path; say which file to read")
 	}
@@ -50,6 +53,12 @@ func (s *Service) open(r *http.Request) (*os.File, os.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return openRegular(path)
+}
+
+// openRegular opens the file at path, or where the link at path leads, for
+// reading.
+func openRegular(path string) (*os.File, os.FileInfo, error) {
 	// A named pipe without a writer must not block here.
 	f, err := openFile(path, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -73,10 +82,10 @@ func (s *Service) open(r *http.Request) (*os.File, os.FileInfo, error) {
 // sniffBytes is how much decides about the content type.
 const sniffBytes = 512
 
-func serve(w http.ResponseWriter, r *http.Request, f *os.File, info os.FileInfo, coding string) error {
+func (s *Service) serve(w http.ResponseWriter, r *http.Request, f *os.File, info os.FileInfo, accepted codings) error {
 	head := make([]byte, sniffBytes)
 	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return wire.Errno(err, "read", f.Name())
 	}
 	h := w.Header()
@@ -84,14 +93,25 @@ func serve(w http.ResponseWriter, r *http.Request, f *os.File, info os.FileInfo,
 	h.Set("Content-Type", contentType(head[:n]))
 	h.Set("Content-Disposition", mime.FormatMediaType("inline", map[string]string{"filename": filepath.Base(f.Name())}))
 	h.Set("X-Content-Type-Options", "nosniff")
+	// Browsers would otherwise guess how long a file stays as it is.
+	h.Set("Cache-Control", "no-cache")
+	z, err := s.compressor(r, info, accepted)
 	switch {
-	case coding == "gzip":
-		h.Set("Content-Encoding", coding)
-		compress(w, r, f)
-	case info.Size() == 0 && n > 0:
-		// Files of /proc and /sys have content but no size.
-		stream(w, r, f)
+	case err != nil:
+		return err
+	case z != nil:
+		defer s.release(z)
+		h.Set("Content-Encoding", "gzip")
+		z.Reset(w)
+		s.stream(z, r, f)
+		if r.Method != http.MethodHead {
+			_ = z.Close() // as in stream
+		}
+	case synthetic(f.Name()):
+		// Files of /proc and /sys have content, but their size is none or a guess.
+		s.stream(w, r, f)
 	default:
+		h.Set("Etag", etag(info))
 		http.ServeContent(w, r, "", info.ModTime(), f)
 	}
 	return nil
@@ -104,31 +124,40 @@ func contentType(head []byte) string {
 	return http.DetectContentType(head)
 }
 
+// etag names a version of a file: which inode, when changed, how long. A range
+// asked for with If-Range then never joins two versions.
+func etag(info os.FileInfo) string {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf(`"%x-%x-%x-%x"`, st.Ino, st.Ctim.Sec, st.Ctim.Nsec, st.Size)
+}
+
 // stream sends a file whose length is not known. A failed write means the caller
 // is gone, and it is too late for a status.
-func stream(w io.Writer, r *http.Request, f *os.File) {
-	if r.Method != http.MethodHead {
-		_, _ = io.Copy(w, f)
+func (s *Service) stream(w io.Writer, r *http.Request, f *os.File) {
+	if r.Method == http.MethodHead {
+		return
 	}
+	buf := s.buffers.take()
+	defer s.buffers.give(buf)
+	_, _ = io.CopyBuffer(onlyWriter{w}, onlyReader{f}, buf)
 }
 
-// compress sends a file to a client that refuses it as it is.
-func compress(w io.Writer, r *http.Request, f *os.File) {
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
-	if err != nil {
-		panic(err) // the level is a constant
-	}
-	stream(z, r, f)
-	if r.Method != http.MethodHead {
-		_ = z.Close() // as in stream
-	}
-}
+// onlyReader hides the file's WriteTo, which would use a buffer of its own.
+type onlyReader struct{ io.Reader }
 
 // requestUser returns whom a /files request acts as: the query's username before
-// the Authorization header.
+// the Authorization header. Of a signed request the header says nothing: the
+// signature covers the query alone, and whoever was given the URL is to act as
+// nobody else.
 func (s *Service) requestUser(r *http.Request) (account.User, error) {
 	if name := r.URL.Query().Get("username"); name != "" {
 		return s.opts.Named(name)
+	}
+	if r.URL.Query().Get("signature") != "" {
+		return s.opts.Named("")
 	}
 	return s.opts.User(r.Header.Get("Authorization"))
 }
@@ -139,41 +168,4 @@ func (s *Service) httpError(w http.ResponseWriter, err error) {
 		s.opts.Logger.Error("file request failed", "error", err)
 	}
 	wire.WriteError(w, err)
-}
-
-// negotiate returns the encoding to send a file in: identity if the client takes
-// it, which is free, else gzip, else "".
-func negotiate(values []string) string {
-	identity, zipped, rest := -1.0, -1.0, -1.0 // -1: not mentioned
-	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		name, parameters, _ := strings.Cut(strings.TrimSpace(item), ";")
-		switch strings.ToLower(strings.TrimSpace(name)) {
-		case "identity":
-			identity = quality(parameters)
-		case "gzip", "x-gzip":
-			zipped = quality(parameters)
-		case "*":
-			rest = quality(parameters)
-		}
-	}
-	switch {
-	case identity > 0, identity < 0 && rest != 0:
-		return "identity"
-	case zipped > 0, zipped < 0 && rest > 0:
-		return "gzip"
-	default:
-		return ""
-	}
-}
-
-// quality reads the q parameter, 1 if there is none.
-func quality(parameters string) float64 {
-	for p := range strings.SplitSeq(parameters, ";") {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
-			if q, err := strconv.ParseFloat(value, 64); err == nil {
-				return q
-			}
-		}
-	}
-	return 1
 }

@@ -5,6 +5,7 @@
 package files
 
 import (
+	"compress/gzip"
 	"context"
 	"log/slog"
 	"os"
@@ -35,12 +36,20 @@ type Options struct {
 
 // Service implements the filesystem service and /files. It is safe for
 // concurrent use.
-type Service struct{ opts Options }
+type Service struct {
+	opts    Options
+	buffers buffers
+	// squeezers bounds the downloads being compressed, each of which costs most of
+	// a megabyte.
+	squeezers chan *gzip.Writer
+}
 
 var _ filesystemconnect.FilesystemHandler = (*Service)(nil)
 
 // New returns a Service.
-func New(opts Options) *Service { return &Service{opts: opts} }
+func New(opts Options) *Service {
+	return &Service{opts: opts, squeezers: newSqueezers()}
+}
 
 // Stat describes one path, a symbolic link itself.
 func (s *Service) Stat(_ context.Context, req *connect.Request[pb.StatRequest]) (*connect.Response[pb.StatResponse], error) {

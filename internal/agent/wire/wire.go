@@ -100,11 +100,11 @@ func kindOf(errno syscall.Errno) errs.Kind {
 		return errs.NotFound
 	case syscall.EEXIST, syscall.ENOTEMPTY:
 		return errs.Conflict
-	case syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ELOOP, syscall.EXDEV, syscall.EFBIG:
+	case syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ELOOP, syscall.EXDEV:
 		return errs.Invalid
 	case syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EBUSY, syscall.ETXTBSY:
 		return errs.Forbidden
-	case syscall.ENOSPC, syscall.EDQUOT:
+	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
 		return errs.NoSpace
 	case syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.ENOMEM:
 		return errs.Exhausted

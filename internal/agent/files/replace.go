@@ -1,0 +1,180 @@
+package files
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlot-dev/sandlot/internal/agent/account"
+	"github.com/sandlot-dev/sandlot/internal/agent/wire"
+	"github.com/sandlot-dev/sandlot/internal/errs"
+)
+
+// TemporaryPrefix begins the names of files that are being written; when
+// complete they are renamed to what was asked for.
+const TemporaryPrefix = ".sandlot-upload-"
+
+// A replacement is a file about to be written: beside its place, then renamed
+// into it, so that others see the old file or the new one and never a part.
+//
+// Unnamed files (O_TMPFILE) would leave nothing behind when the agent is killed,
+// but cannot replace a file without a name in between, and with the agent, which
+// is process 1, ends the sandbox and its disk. Nothing is synced to the disk, for
+// the same reason: a sandbox does not outlive its host's crash.
+type replacement struct {
+	s        *Service
+	user     account.User
+	metadata map[string]string
+	// path is what the caller named, target what it leads to.
+	path, target string
+	mode         uint32
+	// inPlace says that target takes writes but no replacement: a device, a named
+	// pipe, a setting in /proc.
+	inPlace bool
+}
+
+// prepare finds out what path leads to and makes its missing parents.
+func (s *Service) prepare(path string, user account.User, metadata map[string]string) (*replacement, error) {
+	target, err := finalTarget(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &replacement{s: s, user: user, metadata: metadata, path: path, target: target, mode: 0o644}
+	var st unix.Stat_t
+	switch err := unix.Lstat(target, &st); {
+	case err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return nil, errs.New(errs.Invalid, "%s is a directory", path)
+	case err == nil:
+		r.mode = st.Mode & 0o777 // new content has not earned a set-id bit
+		r.inPlace = st.Mode&unix.S_IFMT != unix.S_IFREG || synthetic(target)
+		return r, nil
+	default:
+		return r, s.ensureDir(filepath.Dir(target), user)
+	}
+}
+
+// finalTarget follows links at path itself, also where they lead to nothing yet.
+func finalTarget(path string) (string, error) {
+	for range 40 { // the kernel's limit
+		link, err := os.Readlink(path)
+		if err != nil {
+			return path, nil //nolint:nilerr // not a link: this is the file
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(path), link)
+		}
+		path = filepath.Clean(link)
+	}
+	return "", wire.Errno(syscall.ELOOP, "write", path)
+}
+
+// write stores what fill puts into the file it is given.
+func (r *replacement) write(fill func(*os.File) error) (err error) {
+	if r.inPlace {
+		return r.writeInto(fill)
+	}
+	temporary := temporaryName(filepath.Dir(r.target))
+	f, err := os.OpenFile(temporary, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return wire.Errno(err, "write", r.target)
+	}
+	err = r.complete(f, fill)
+	if err == nil {
+		err = r.install(f, temporary)
+	}
+	if closeErr := f.Close(); err == nil {
+		err = wire.Errno(closeErr, "write", r.target)
+	}
+	if err != nil {
+		// The error to report is the first one. After install this name is free.
+		_ = os.Remove(temporary)
+	}
+	return err
+}
+
+// complete gives an open new file its content, owner, mode and metadata.
+func (r *replacement) complete(f *os.File, fill func(*os.File) error) error {
+	if err := fill(f); err != nil {
+		return err
+	}
+	if r.s.opts.Chown {
+		if err := f.Chown(int(r.user.UID), int(r.user.GID)); err != nil {
+			return wire.Errno(err, "set owner of", r.target)
+		}
+	}
+	// Past the umask.
+	if err := unix.Fchmod(int(f.Fd()), r.mode); err != nil {
+		return wire.Errno(err, "set mode of", r.target)
+	}
+	return writeMetadata(int(f.Fd()), r.metadata, r.target)
+}
+
+// install puts the complete file in its place.
+func (r *replacement) install(f *os.File, temporary string) error {
+	err := os.Rename(temporary, r.target)
+	if !errors.Is(err, unix.EBUSY) {
+		return wire.Errno(err, "write", r.target)
+	}
+	// Something is mounted on the target itself: only its content can be changed.
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return wire.Errno(err, "write", r.target)
+	}
+	err = r.writeInto(func(to *os.File) error { return copyFile(to, f, r.target) })
+	return errors.Join(err, os.Remove(temporary))
+}
+
+// writeInto writes to a file where it is.
+func (r *replacement) writeInto(fill func(*os.File) error) error {
+	if len(r.metadata) > 0 {
+		return errs.New(errs.Unsupported, "%s keeps no metadata; write without X-Metadata headers", r.target)
+	}
+	f, err := os.OpenFile(r.target, os.O_WRONLY|os.O_TRUNC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return wire.Errno(err, "write", r.target)
+	}
+	err = fill(f)
+	return errors.Join(err, f.Close())
+}
+
+// copyChunk is how much is copied between two looks at whether somebody still
+// wants it, in bytes.
+const copyChunk = 64 << 20
+
+// copyFile appends what is left of in to out, in the kernel where it can, which
+// on the sandbox's own disk shares the blocks.
+func copyFile(out, in *os.File, path string) error {
+	for {
+		n, err := io.Copy(out, io.LimitReader(in, copyChunk))
+		if err != nil || n == 0 {
+			return wire.Errno(err, "write", path)
+		}
+	}
+}
+
+// synthetic reports whether path lies on one of the kernel's own file systems,
+// whose files have contents but neither lengths nor room for others beside them.
+func synthetic(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && syntheticType(st.Type)
+}
+
+func syntheticType(magic int64) bool {
+	switch magic {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC,
+		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC:
+		return true
+	}
+	return false
+}
+
+func temporaryName(dir string) string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails: crypto/rand aborts the program instead
+	return filepath.Join(dir, TemporaryPrefix+hex.EncodeToString(b[:]))
+}
