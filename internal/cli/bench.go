@@ -14,7 +14,8 @@ func (a *app) benchCommand() *cobra.Command {
 		Short: "Measure the server beside this machine's own floor",
 		Long: `Measure the server beside what this machine can do at best, in the same run:
 a local fork, exec and wait, what find and dd do inside a sandbox, and runc and
-nginx (package nginx-light) where they are installed. Every sandbox made is removed, also after Ctrl-C. Other load on the machine shows in the figures;
+nginx (package nginx-light) where they are installed. Every sandbox made is
+removed, also after Ctrl-C. Other load on the machine shows in the figures;
 minimums and ratios are the least disturbed.`,
 		Example: `  sandlot bench
   sandlot bench --quick --only create-hot,command
