@@ -23,7 +23,8 @@ func TestOfficialSDK(t *testing.T) {
 	for _, version := range versions {
 		t.Run(filepath.Base(version), func(t *testing.T) {
 			node := harness.Node(t, version)
-			args := append([]string{"--test", "--test-reporter=./cases/reporter.mjs"}, cases...)
+			// Cases wait more than they compute.
+			args := append([]string{"--test", "--test-concurrency=4", "--test-reporter=./cases/reporter.mjs"}, cases...)
 			cmd := exec.CommandContext(t.Context(), node, args...)
 			cmd.Env = append(append(os.Environ(), server.Env()...), "SANDLOT_SDK="+filepath.Join(version, "sdk.mjs"))
 			harness.NodeTests(t, cmd)
