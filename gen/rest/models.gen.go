@@ -275,7 +275,7 @@ type NewSandbox struct {
 	// Network What the sandbox may reach and how it is reached.
 	Network *NetworkConfig `json:"network,omitempty"`
 
-	// Secure Accepted for compatibility; a sandbox is secured either way.
+	// Secure False or absent leaves the data plane open if the server allows that; a sandbox is secured otherwise.
 	Secure *bool `json:"secure,omitempty"`
 
 	// TemplateID A template by ID, alias, name:tag or team/name.

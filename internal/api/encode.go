@@ -59,7 +59,7 @@ func mebibytes(n int64) int { return int(n >> 20) }
 func (s *server) toSandbox(b control.Sandbox) rest.Sandbox {
 	return rest.Sandbox{
 		SandboxID: string(b.ID), TemplateID: b.TemplateID, Alias: alias(b.Aliases), ClientID: clientID,
-		EnvdVersion: b.EnvdVersion, EnvdAccessToken: &b.AccessToken,
+		EnvdVersion: b.EnvdVersion, EnvdAccessToken: optional(b.AccessToken),
 		TrafficAccessToken: optional(b.TrafficToken), Domain: optional(s.control.Domain()),
 	}
 }
@@ -88,7 +88,7 @@ func (s *server) toDetail(b control.Sandbox) (rest.SandboxDetail, error) {
 		EnvdVersion: l.EnvdVersion, StartedAt: l.StartedAt, EndAt: l.EndAt,
 		CPUCount: l.CPUCount, MemoryMB: l.MemoryMB, DiskSizeMB: l.DiskSizeMB,
 		State: l.State, Metadata: l.Metadata,
-		EnvdAccessToken: &b.AccessToken, Domain: optional(s.control.Domain()),
+		EnvdAccessToken: optional(b.AccessToken), Domain: optional(s.control.Domain()),
 		AllowInternetAccess: b.AllowInternet,
 		Lifecycle:           &rest.Lifecycle{AutoResume: b.AutoResume, OnTimeout: rest.Kill},
 	}

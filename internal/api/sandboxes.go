@@ -29,27 +29,36 @@ func or[T any](p *T, absent T) T {
 }
 
 func (s *server) createSandbox(w http.ResponseWriter, r *http.Request) error {
-	return s.create(w, r, defaultTimeoutV1)
+	return s.create(w, r, version{timeout: defaultTimeoutV1, insecure: true})
 }
 
 func (s *server) createSandboxV2(w http.ResponseWriter, r *http.Request) error {
-	return s.create(w, r, defaultTimeoutV2)
+	return s.create(w, r, version{timeout: defaultTimeoutV2})
+}
+
+// version is what differs between the versions of a create.
+type version struct {
+	timeout int // when none is given, in seconds
+	// insecure says that a request which does not ask for a secured sandbox means
+	// an open one; control decides whether it gets one.
+	insecure bool
 }
 
 // create serves both versions: the newer request is the older one without
-// "secure", which changes nothing here.
-func (s *server) create(w http.ResponseWriter, r *http.Request, timeout int) error {
-	body := rest.NewSandbox{Timeout: &timeout}
+// "secure".
+func (s *server) create(w http.ResponseWriter, r *http.Request, v version) error {
+	body := rest.NewSandbox{Timeout: &v.timeout}
 	if err := decode(w, r, &body, false); err != nil {
 		return err
 	}
 	if err := checkFeatures(body); err != nil {
 		return err
 	}
-	req, err := createRequest(body, timeout)
+	req, err := createRequest(body, v.timeout)
 	if err != nil {
 		return err
 	}
+	req.Insecure = v.insecure && !or(body.Secure, false)
 	made, err := s.control.Create(r.Context(), req)
 	if err != nil {
 		return err
@@ -72,6 +81,10 @@ func createRequest(body rest.NewSandbox, timeout int) (control.CreateRequest, er
 		return req, fmt.Errorf("encode network: %w", err)
 	}
 	req.Network = network
+	req.Ports = control.PortOptions{
+		Private: !or(body.Network.AllowPublicTraffic, true), MaskHost: or(body.Network.MaskRequestHost, ""),
+		HTTPS: body.Network.HTTPSPorts,
+	}
 	return req, nil
 }
 
@@ -92,9 +105,6 @@ func checkFeatures(body rest.NewSandbox) error {
 		{len(n.DenyOut) > 0, "network.denyOut"},
 		{len(n.Rules) > 0, "network.rules"},
 		{n.EgressProxy != nil, "network.egressProxy"},
-		{!or(n.AllowPublicTraffic, true), "network.allowPublicTraffic=false"},
-		{or(n.MaskRequestHost, "") != "", "network.maskRequestHost"},
-		{len(n.HTTPSPorts) > 0, "network.httpsPorts"},
 	} {
 		if f.asked {
 			return errUnsupported(f.name)

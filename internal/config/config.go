@@ -37,6 +37,9 @@ type Config struct {
 	MaxSandboxes int `toml:"max_sandboxes"`
 	// MaxTimeout bounds the time to live a client may ask for.
 	MaxTimeout Duration `toml:"max_timeout"`
+	// AllowInsecureV1 leaves the data plane of sandboxes open that were made by a
+	// create of version 1 without "secure": true, as E2B does.
+	AllowInsecureV1 bool `toml:"allow_insecure_v1"`
 	// DebianMirror is where the base template's packages come from; empty means
 	// the host's own apt configuration.
 	DebianMirror string `toml:"debian_mirror"`
@@ -65,6 +68,9 @@ type Limits struct {
 	Swap   Size  `toml:"swap"`
 	PIDs   int64 `toml:"pids"`
 	Disk   Size  `toml:"disk"`
+	// Connections bounds how many requests and WebSockets may be open at once to
+	// the ports of one sandbox, and again as many to its agent.
+	Connections int `toml:"connections"`
 }
 
 // Network is what sandboxes can reach.
@@ -85,7 +91,7 @@ func Default() Config {
 		MaxTimeout: 30 * Day,
 		LogLevel:   "info",
 		LogFormat:  "text",
-		Limits:     Limits{CPUs: 2, Memory: 1 * GiB, PIDs: 1024, Disk: 10 * GiB},
+		Limits:     Limits{CPUs: 2, Memory: 1 * GiB, PIDs: 1024, Disk: 10 * GiB, Connections: 1024},
 		Network:    Network{Mode: "nat"},
 	}
 }
@@ -107,6 +113,8 @@ const (
 	maxCPUs      = 1024
 	maxPIDs      = 1 << 22
 	maxSize      = 1024 * TiB
+
+	maxConnections = 1 << 16 // no address has more ports to connect from
 )
 
 // Derive replaces the zeros that mean "decide for me" by values for a host
@@ -138,6 +146,7 @@ func (c *Config) Validate() error {
 		keyed("limits.swap", within(c.Limits.Swap, 0, maxSize)),
 		keyed("limits.pids", within(c.Limits.PIDs, 16, maxPIDs)),
 		keyed("limits.disk", within(c.Limits.Disk, 16*MiB, maxSize)),
+		keyed("limits.connections", within(c.Limits.Connections, 1, maxConnections)),
 		keyed("network.mode", oneOf(c.Network.Mode, "nat", "none")),
 	}
 	for _, server := range c.Network.DNS {

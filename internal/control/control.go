@@ -77,6 +77,8 @@ type Options struct {
 	// EnvdVersion is the data plane's version clients are told; they choose what
 	// to ask of it by this. Empty means 0.6.13.
 	EnvdVersion string
+	// AllowInsecure lets creates have a data plane without a token if they ask.
+	AllowInsecure bool
 	// Now tells the time; nil means time.Now.
 	Now func() time.Time
 	// Logger gets what nobody is returned; nil means silence.

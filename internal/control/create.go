@@ -32,6 +32,11 @@ type CreateRequest struct {
 	Network json.RawMessage
 	// AllowInternet is what the client said, nil if nothing.
 	AllowInternet *bool
+	// Ports says how its ports are reached from outside.
+	Ports PortOptions
+	// Insecure asks for a data plane without a token. It is granted only if
+	// Options.AllowInsecure says so; else the sandbox is secured all the same.
+	Insecure bool
 	// AutoPause and AutoResume are refused with errs.Unsupported when true.
 	AutoPause, AutoPauseMemory, AutoResume bool
 }
@@ -49,6 +54,9 @@ func (r CreateRequest) check() error {
 	}
 	if n := mapBytes(r.Metadata); n > maxMetadataBytes {
 		return errs.New(errs.Invalid, "metadata holds %d bytes of keys and values; %d are allowed", n, maxMetadataBytes)
+	}
+	if err := r.Ports.check(); err != nil {
+		return err
 	}
 	return checkEnv(r.Env)
 }
@@ -139,14 +147,22 @@ func interrupted(ctx context.Context, err error) error {
 
 func (c *Control) describe(id sandbox.ID, t sandbox.Template, req CreateRequest) Sandbox {
 	now := c.now()
-	return Sandbox{
+	s := Sandbox{
 		ID: id, TemplateID: t.ID, BuildID: t.BuildID, Aliases: t.Aliases,
 		State: sandbox.Running, StartedAt: now, EndAt: now.Add(req.Timeout),
 		Metadata: req.Metadata, Env: req.Env,
 		AccessToken: newToken(), EnvdVersion: c.opt.EnvdVersion, Limits: t.Limits.OrDefault(),
 		Network: req.Network, AllowInternet: req.AllowInternet,
+		MaskHost: req.Ports.MaskHost, HTTPSPorts: req.Ports.https(),
 		AutoPause: req.AutoPause, AutoPauseMemory: req.AutoPauseMemory, AutoResume: req.AutoResume,
 	}
+	if req.Ports.Private {
+		s.TrafficToken = newToken()
+	}
+	if req.Insecure && c.opt.AllowInsecure {
+		s.AccessToken, s.Insecure = "", true
+	}
+	return s
 }
 
 // newToken returns 160 random bits in hexadecimal.

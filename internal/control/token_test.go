@@ -88,3 +88,23 @@ func TestLongSignedPaths(t *testing.T) {
 	_, err := r.SandboxBySignature(control.FileSignature{Path: "f", Op: "read", Signature: "v1_short"})
 	wantKind(t, err, errs.Unauthenticated)
 }
+
+// An open sandbox takes every token and signature, but no signature leads to it:
+// without a token of its own everybody could make one.
+func TestInsecureSandbox(t *testing.T) {
+	r := start(t, control.Options{AllowInsecure: true})
+	open, err := r.Create(t.Context(), control.CreateRequest{Template: "base", Timeout: time.Minute, Insecure: true})
+	if err != nil || !open.Insecure || open.AccessToken != "" {
+		t.Fatalf("created %+v, %v", open, err)
+	}
+	f := control.FileSignature{Path: "f", Op: "read", Signature: sign("f:read::")}
+	for name, err := range map[string]error{
+		"no token": r.Authorize(open.ID, ""), "any token": r.Authorize(open.ID, "x"), "signature": r.AuthorizeFile(open.ID, f),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err = r.SandboxBySignature(f)
+	wantKind(t, err, errs.Unauthenticated)
+}

@@ -210,6 +210,7 @@ func (s *system) start(ctx context.Context) error {
 	s.onClose(s.node.Close)
 	s.control = control.New(s.node, s.templates, s.store, control.Options{
 		MaxSandboxes: s.cfg.MaxSandboxes, MaxTimeout: s.cfg.MaxTimeout.Std(), Domain: s.domain, Logger: s.logger,
+		AllowInsecure: s.cfg.AllowInsecureV1,
 	})
 	s.onClose(func(context.Context) error { return s.control.Close() })
 	if err := s.node.Recover(ctx); err != nil {
@@ -218,7 +219,7 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.control.Recover(ctx); err != nil {
 		return fmt.Errorf("recover registry: %w", err)
 	}
-	s.edge = edge.New(s.control, s.node, s.logger)
+	s.edge = edge.New(edge.Options{Registry: s.control, Dialer: s.node, Logger: s.logger, MaxConnections: s.cfg.Limits.Connections})
 	s.onClose(func(context.Context) error { s.edge.Close(); return nil })
 	return nil
 }

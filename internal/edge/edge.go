@@ -1,22 +1,17 @@
 // Package edge is the way into sandboxes: it finds out which sandbox and port a
 // request means, by header, host name or file signature, checks that the
 // caller may, and forwards it. It owns the connections to the agents and to
-// ports inside. The daemon puts it in front of the REST interface on the same
-// listener.
+// ports inside, and bounds them. The daemon puts it in front of the REST
+// interface on the same listener.
 package edge
 
 import (
 	"context"
-	"crypto/subtle"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/errs"
@@ -24,11 +19,7 @@ import (
 )
 
 // AgentPort is the port number that means the agent.
-const AgentPort = 49983
-
-// interpreterPort is where the SDKs look for the code interpreter. They send it
-// the sandbox's access token, which no other port is to see.
-const interpreterPort = 49999
+const AgentPort = sandbox.AgentPort
 
 // Registry knows the sandboxes and their tokens (control.Control).
 type Registry interface {
@@ -44,6 +35,17 @@ type Dialer interface {
 	DialPort(ctx context.Context, id sandbox.ID, port uint16) (net.Conn, error)
 }
 
+// Options are what an Edge needs and how it is tuned.
+type Options struct {
+	Registry Registry
+	Dialer   Dialer
+	// Logger gets what nobody is returned.
+	Logger *slog.Logger
+	// MaxConnections bounds what may be under way at once to the ports of one
+	// sandbox, and as much again to its agent; 0 means 1024.
+	MaxConnections int
+}
+
 // Edge is an http.Handler for requests that mean a sandbox. It is safe for
 // concurrent use.
 type Edge struct {
@@ -53,100 +55,65 @@ type Edge struct {
 	proxy    *httputil.ReverseProxy
 	agents   *http.Transport
 	ports    *http.Transport
+	load     load
+	page     page
 }
 
 // New returns an Edge. End it with Close.
-func New(r Registry, d Dialer, logger *slog.Logger) *Edge {
-	e := &Edge{registry: r, dialer: d, logger: logger}
-	e.agents = e.transport()
-	// Users' servers close idle connections when they like. A request that meets
-	// such an end cannot be sent again if it has a body, so each gets a new one.
-	// DisableKeepAlives would announce that by "Connection: close", whereupon
-	// servers that answer without reading the body reset the connection.
-	e.ports = e.transport()
-	e.ports.MaxIdleConnsPerHost = -1
+func New(opt Options) *Edge {
+	e := &Edge{registry: opt.Registry, dialer: opt.Dialer, logger: opt.Logger, load: newLoad(opt.MaxConnections), page: newPage()}
+	e.agents = e.agentTransport()
+	e.ports = e.portTransport()
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:       rewrite,
 		Transport:     roundTripper(e.roundTrip),
 		FlushInterval: -1, // streams reach the client as they come
 		BufferPool:    &buffers{},
 		ErrorHandler:  e.proxyFailed,
-		ErrorLog:      slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog:      slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
 	}
 	return e
-}
-
-func (e *Edge) transport() *http.Transport {
-	return &http.Transport{
-		DialContext:         e.dial,
-		DisableCompression:  true, // bodies pass as they are
-		MaxIdleConnsPerHost: 32,
-		IdleConnTimeout:     time.Minute,
-		// An agent's or a program's headers are its own affair up to here.
-		MaxResponseHeaderBytes: 1 << 20,
-	}
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func (e *Edge) roundTrip(r *http.Request) (*http.Response, error) {
-	if t, _ := r.Context().Value(targetKey{}).(target); t.port == AgentPort {
-		return e.agents.RoundTrip(r)
-	}
-	return e.ports.RoundTrip(r)
 }
 
 // Close drops idle connections.
 func (e *Edge) Close() { e.agents.CloseIdleConnections() }
 
-// dial connects to the target that rewrite put into the URL's host.
-func (e *Edge) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	host, portText, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	if port == AgentPort {
-		return e.dialer.DialAgent(ctx, sandbox.ID(host))
-	}
-	return e.dialer.DialPort(ctx, sandbox.ID(host), uint16(port))
+// call is a request that was let in.
+type call struct {
+	target
+	sandbox control.Sandbox
+	// signed says that a file's signature let it in, and no token.
+	signed bool
 }
 
-type targetKey struct{}
+type callKey struct{}
 
-// Handles reports whether a request means a sandbox rather than the API.
-func Handles(r *http.Request) bool {
-	if r.Header.Get("E2b-Sandbox-Id") != "" {
-		return true
-	}
-	if _, ok := parseHost(r.Host); ok {
-		return true
-	}
-	return r.URL.Path == "/files" && r.URL.Query().Get("signature") != ""
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
 }
 
 // ServeHTTP routes, authorizes and forwards.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t, err := e.target(r)
+	var c *call
 	if err == nil {
-		err = e.authorize(r, t)
+		c, err = e.authorize(r, t)
+	}
+	if err == nil {
+		err = e.load.enter(t)
 	}
 	if err != nil {
-		e.fail(w, t, err)
+		e.fail(w, r, t, err)
 		return
 	}
+	defer e.load.leave(t)
 	// An agent answers before it has read the whole request (a command's stream
 	// starts with its first message). Without full duplex net/http closes the
 	// request's body at that moment, under the proxy that is still sending it,
 	// and the stream breaks. HTTP/2 always is duplex and says so by an error.
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
+	e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	// Who answers without reading the body leaves it to be skipped. In full
 	// duplex net/http must be made to do that before the handler returns: after
 	// it, meeting the body's end starts a read beside that of the next request,
@@ -154,119 +121,51 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = r.Body.Close()
 }
 
-func rewrite(p *httputil.ProxyRequest) {
-	t, _ := p.In.Context().Value(targetKey{}).(target)
-	p.Out.URL.Scheme = "http"
-	p.Out.URL.Host = net.JoinHostPort(string(t.id), strconv.Itoa(int(t.port)))
-	p.Out.Host = p.In.Host
-	p.Out.Header.Del("X-Api-Key") // the control plane's key is not for sandboxes
-	if t.port == AgentPort {
-		return
-	}
-	p.SetXForwarded()
-	if t.port != interpreterPort {
-		p.Out.Header.Del("X-Access-Token") // the agent's
-	}
+// load counts what is under way to each sandbox, so that nobody can fill one, or
+// the server's table of descriptors through one. The agent's share is its own:
+// an application with many visitors must not lock its owner out.
+type load struct {
+	limit int
+
+	mu   sync.Mutex
+	busy map[loadKey]int
 }
 
-// proxyFailed answers when the sandbox could not be reached.
-func (e *Edge) proxyFailed(w http.ResponseWriter, r *http.Request, err error) {
-	t, _ := r.Context().Value(targetKey{}).(target)
-	if r.Context().Err() != nil {
-		return // the client went away
-	}
-	if _, gone := e.registry.Get(t.id); gone != nil {
-		e.fail(w, t, gone)
-		return
-	}
-	e.logger.Debug("sandbox not reached", "sandbox_id", t.id, "port", t.port, "error", err)
-	if t.port == AgentPort {
-		e.fail(w, t, errs.Wrap(err, errs.Unavailable, "the sandbox's agent does not answer"))
-		return
-	}
-	e.fail(w, t, errs.Wrap(err, errs.Unavailable, "the sandbox runs, but nothing listens on port %d inside it", t.port))
+type loadKey struct {
+	id    sandbox.ID
+	agent bool
 }
 
-// authorize checks the caller's right to the data plane. Ports are public, as
-// E2B's are; the agent wants the sandbox's token, except for its health and
-// for signed file URLs.
-func (e *Edge) authorize(r *http.Request, t target) error {
-	// CONNECT is the server's own word to the agent: it opens a tunnel to any
-	// port inside. From outside nobody needs it.
-	if r.Method == http.MethodConnect {
-		return errs.New(errs.Forbidden, "CONNECT is not forwarded; send requests for a port with E2b-Sandbox-Port or by host name")
+// defaultConnections is the bound when none is given.
+const defaultConnections = 1024
+
+func newLoad(limit int) load {
+	if limit == 0 {
+		limit = defaultConnections
 	}
-	s, err := e.registry.Get(t.id)
-	if err != nil {
-		return err
-	}
-	if t.port != AgentPort {
-		return allowTraffic(r, s)
-	}
-	if feature, ok := missingRoutes[r.URL.Path]; ok {
-		return errs.New(errs.Unsupported, "%s: not available in this version of Sandlot", feature)
-	}
-	if !public(r.URL.Path) {
-		return errs.New(errs.NotFound, "the agent has no route %s", r.URL.Path)
-	}
-	if r.URL.Path == "/health" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		return nil
-	}
-	if f, ok := signature(r); ok {
-		return e.registry.AuthorizeFile(t.id, f)
-	}
-	return e.registry.Authorize(t.id, r.Header.Get("X-Access-Token"))
+	return load{limit: limit, busy: make(map[loadKey]int)}
 }
 
-func allowTraffic(r *http.Request, s control.Sandbox) error {
-	given := []byte(r.Header.Get("E2b-Traffic-Access-Token"))
-	if s.TrafficToken == "" || subtle.ConstantTimeCompare(given, []byte(s.TrafficToken)) == 1 {
-		return nil
+// enter takes a place, or returns an error of kind errs.Exhausted.
+func (l *load) enter(t target) error {
+	key := loadKey{t.id, t.port == AgentPort}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.busy[key]
+	if n >= l.limit {
+		return errs.New(errs.Exhausted, "%d connections to this sandbox are open and no more are allowed", n).
+			WithHint("close some and try again, or raise limits.connections in the server's configuration")
 	}
-	return errs.New(errs.Forbidden, "this sandbox is closed to public traffic: send its trafficAccessToken in the header e2b-traffic-access-token")
+	l.busy[key] = n + 1
+	return nil
 }
 
-// missingRoutes are routes of E2B's agent that this one does not have. Not found
-// would mean to clients that a file or a sandbox does not exist.
-var missingRoutes = map[string]string{
-	"/metrics": "metrics of sandboxes",
-}
-
-// public reports whether a route of the agent may be reached from outside. What
-// the server itself tells the agent lies elsewhere.
-func public(path string) bool {
-	switch path {
-	case "/health", "/files", "/files/compose", "/envs":
-		return true
+// leave gives a place back.
+func (l *load) leave(t target) {
+	key := loadKey{t.id, t.port == AgentPort}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy[key]--; l.busy[key] == 0 {
+		delete(l.busy, key)
 	}
-	return strings.HasPrefix(path, "/process.Process/") || strings.HasPrefix(path, "/filesystem.Filesystem/")
 }
-
-// fail answers with an error. At the data plane a sandbox that is not there is
-// a bad gateway: clients tell by it that the sandbox has ended.
-func (e *Edge) fail(w http.ResponseWriter, t target, err error) {
-	status := errs.KindOf(err).HTTPStatus()
-	if status == http.StatusServiceUnavailable || errors.Is(err, errNoSandbox) || (t.id != "" && e.missing(t.id)) {
-		status = http.StatusBadGateway
-	}
-	writeError(w, status, t, errs.PublicMessage(err))
-}
-
-func (e *Edge) missing(id sandbox.ID) bool {
-	_, err := e.registry.Get(id)
-	return err != nil
-}
-
-// buffers lends the proxy its copying buffers.
-type buffers struct{ pool sync.Pool }
-
-const bufferSize = 64 << 10
-
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return *p
-	}
-	return make([]byte, bufferSize)
-}
-
-func (b *buffers) Put(p []byte) { b.pool.Put(&p) }

@@ -79,14 +79,23 @@ func serve(t *testing.T, h http.HandlerFunc) string {
 
 func start(t *testing.T, row control.Sandbox, agent, port http.HandlerFunc) *httptest.Server {
 	t.Helper()
-	row.ID = liveID
 	program := serve(t, port)
-	ports := map[uint16]string{8080: program, interpreterPort: program}
-	e := New(registry{row}, dialer{agent: serve(t, agent), ports: ports}, slog.New(slog.DiscardHandler))
-	t.Cleanup(e.Close)
-	s := httptest.NewServer(e)
+	return startWith(t, row, dialer{agent: serve(t, agent), ports: map[uint16]string{8080: program, interpreterPort: program}}, 0)
+}
+
+func startWith(t *testing.T, row control.Sandbox, d dialer, limit int) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(newEdge(t, row, d, limit))
 	t.Cleanup(s.Close)
 	return s
+}
+
+func newEdge(t *testing.T, row control.Sandbox, d dialer, limit int) *Edge {
+	t.Helper()
+	row.ID = liveID
+	e := New(Options{Registry: registry{row}, Dialer: d, Logger: slog.New(slog.DiscardHandler), MaxConnections: limit})
+	t.Cleanup(e.Close)
+	return e
 }
 
 func echoPath(name string) http.HandlerFunc {
@@ -179,7 +188,7 @@ func TestKeysStayOutside(t *testing.T) {
 	show := func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "key="+r.Header.Get("X-Api-Key")+" token="+r.Header.Get("X-Access-Token")+".")
 	}
-	s := start(t, control.Sandbox{}, show, show)
+	s := start(t, control.Sandbox{AccessToken: token}, show, show)
 	for port, want := range map[string]string{"8080": "key= token=.", "49999": "key= token=" + token + ".", "49983": "key= token=" + token + "."} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/envs", nil)
 		req.Header.Set("E2b-Sandbox-Id", string(liveID))

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"encoding/json"
 	"net"
 	"net/http"
 	"strconv"
@@ -12,10 +11,28 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
+// Headers by which clients say what they mean. Names are in canonical form.
+const (
+	idHeader   = "E2b-Sandbox-Id"
+	portHeader = "E2b-Sandbox-Port"
+)
+
 // target is what a request means.
 type target struct {
 	id   sandbox.ID
 	port uint16
+}
+
+// Handles reports whether a request means a sandbox rather than the API.
+func Handles(r *http.Request) bool {
+	if r.Header.Get(idHeader) != "" {
+		return true
+	}
+	if _, ok := parseHost(r.Host); ok {
+		return true
+	}
+	_, signed := signature(r)
+	return signed
 }
 
 var errNoSandbox = errs.New(errs.NotFound, "the sandbox was not found")
@@ -23,8 +40,11 @@ var errNoSandbox = errs.New(errs.NotFound, "the sandbox was not found")
 // target finds the sandbox: by header first, then by host name, then by the
 // signature of a file URL.
 func (e *Edge) target(r *http.Request) (target, error) {
-	if id := r.Header.Get("E2b-Sandbox-Id"); id != "" {
-		return headerTarget(id, r.Header.Get("E2b-Sandbox-Port"))
+	if len(r.Header[idHeader]) > 1 || len(r.Header[portHeader]) > 1 {
+		return target{}, errs.New(errs.Invalid, "%s or %s is there more than once, so that it is not clear which sandbox is meant", idHeader, portHeader)
+	}
+	if id := r.Header.Get(idHeader); id != "" {
+		return headerTarget(id, r.Header.Get(portHeader))
 	}
 	if t, ok := parseHost(r.Host); ok {
 		return t, nil
@@ -47,7 +67,7 @@ func headerTarget(id, port string) (target, error) {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
-		return t, errs.New(errs.Invalid, "E2b-Sandbox-Port %q is no port; give a number from 1 to 65535", port)
+		return t, errs.New(errs.Invalid, "%s %q is no port; give a number from 1 to 65535", portHeader, port)
 	}
 	t.port = uint16(n)
 	return t, nil
@@ -76,33 +96,16 @@ func parseHost(host string) (target, bool) {
 
 // signature reads what a signed file URL carries.
 func signature(r *http.Request) (control.FileSignature, bool) {
-	if r.URL.Path != "/files" {
+	if r.URL.Path != "/files" || !strings.Contains(r.URL.RawQuery, "signature") {
 		return control.FileSignature{}, false
 	}
 	q := r.URL.Query()
-	op := "read"
-	if r.Method == http.MethodPost {
-		op = "write"
+	op := "write"
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		op = "read"
 	}
 	return control.FileSignature{
 		Path: q.Get("path"), Op: op, User: q.Get("username"),
 		Expiration: q.Get("signature_expiration"), Signature: q.Get("signature"),
 	}, q.Get("signature") != ""
-}
-
-type errorBody struct {
-	SandboxID sandbox.ID `json:"sandboxId,omitempty"`
-	Port      uint16     `json:"port,omitempty"`
-	Code      int        `json:"code"`
-	Message   string     `json:"message"`
-}
-
-func writeError(w http.ResponseWriter, status int, t target, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	body := errorBody{SandboxID: t.id, Code: status, Message: message}
-	if t.port != AgentPort {
-		body.Port = t.port
-	}
-	_ = json.NewEncoder(w).Encode(body) // the client has gone: nobody to tell
 }

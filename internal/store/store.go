@@ -87,12 +87,18 @@ type Sandbox struct {
 	EndAt     time.Time         `json:"end_at"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
-	// AccessToken opens the data plane. TrafficToken, if set, is asked for on
-	// the sandbox's ports.
-	AccessToken  string         `json:"access_token"`
-	TrafficToken string         `json:"traffic_token,omitempty"`
-	EnvdVersion  string         `json:"envd_version"`
-	Limits       sandbox.Limits `json:"limits"`
+	// AccessToken opens the data plane. It is empty if Insecure, when the data
+	// plane is open to all who know the ID.
+	AccessToken string `json:"access_token"`
+	Insecure    bool   `json:"insecure,omitempty"`
+	// TrafficToken, if set, is asked for on the sandbox's ports.
+	TrafficToken string `json:"traffic_token,omitempty"`
+	// MaskHost, if set, is the Host header servers inside see; it may hold
+	// sandbox.PortPlaceholder. HTTPSPorts are those whose servers speak TLS.
+	MaskHost    string         `json:"mask_host,omitempty"`
+	HTTPSPorts  []uint16       `json:"https_ports,omitempty"`
+	EnvdVersion string         `json:"envd_version"`
+	Limits      sandbox.Limits `json:"limits"`
 	// Network is the network configuration as the client gave it, nil if none.
 	Network json.RawMessage `json:"network,omitempty"`
 	// AllowInternet is what the client said, nil if nothing.

@@ -53,7 +53,7 @@ func FullSandbox() store.Sandbox {
 		ID: sandbox.NewID(), TemplateID: "tmpl", BuildID: "build", Aliases: []string{"base", "b2"},
 		State: sandbox.Running, StartedAt: start, EndAt: start.Add(5 * time.Minute),
 		Metadata: map[string]string{"user": "ä/&=%", "": "empty key"}, Env: map[string]string{"A": "1\n2"},
-		AccessToken: "token", TrafficToken: "traffic", EnvdVersion: "0.6.13", Limits: sandbox.DefaultLimits(),
+		AccessToken: "token", TrafficToken: "traffic", Insecure: true, MaskHost: "localhost:${PORT}", HTTPSPorts: []uint16{443, 8443}, EnvdVersion: "0.6.13", Limits: sandbox.DefaultLimits(),
 		Network: json.RawMessage(`{"allowPublicTraffic":true}`), AllowInternet: &no,
 		AutoPause: true, AutoPauseMemory: true, AutoResume: true,
 	}

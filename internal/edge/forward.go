@@ -1,0 +1,169 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
+)
+
+// interpreterPort is where the SDKs look for the code interpreter. They send it
+// the sandbox's access token, which no other port is to see.
+const interpreterPort = 49999
+
+// keyPrefix is what the control plane's keys begin with.
+const keyPrefix = "e2b_"
+
+// continueTimeout is how long a client that asked is let wait before it sends
+// its body, to servers that do not know "Expect: 100-continue".
+const continueTimeout = time.Second
+
+// agentTransport keeps connections for the next request.
+func (e *Edge) agentTransport() *http.Transport {
+	t := e.transport()
+	t.MaxIdleConns = 2048 // of all sandboxes
+	t.MaxIdleConnsPerHost = 32
+	t.IdleConnTimeout = time.Minute
+	return t
+}
+
+// portTransport makes a connection for each request: users' servers close idle
+// ones when they like, and a request that meets such an end cannot be sent again
+// if it has a body. DisableKeepAlives would announce that by "Connection:
+// close", whereupon servers that answer without reading the body reset the
+// connection.
+func (e *Edge) portTransport() *http.Transport {
+	t := e.transport()
+	t.MaxIdleConnsPerHost = -1
+	t.TLSHandshakeTimeout = 10 * time.Second
+	// What is inside a sandbox has no name that a certificate could be checked
+	// against, and the way there is a socket of this machine.
+	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}
+	return t
+}
+
+func (e *Edge) transport() *http.Transport {
+	return &http.Transport{
+		DialContext:           e.dial,
+		DisableCompression:    true, // bodies pass as they are
+		ExpectContinueTimeout: continueTimeout,
+		// An agent's or a program's headers are its own affair up to here.
+		MaxResponseHeaderBytes: 1 << 20,
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func (e *Edge) roundTrip(r *http.Request) (*http.Response, error) {
+	if callOf(r.Context()).port == AgentPort {
+		return e.agents.RoundTrip(r)
+	}
+	return e.ports.RoundTrip(r)
+}
+
+// errDial marks that nothing was sent, since no connection came about.
+var errDial = errors.New("no connection")
+
+// dial connects to the target that rewrite put into the URL's host.
+func (e *Edge) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	conn, err := e.dialTarget(ctx, addr)
+	if err != nil {
+		return nil, errors.Join(errDial, err)
+	}
+	return conn, nil
+}
+
+func (e *Edge) dialTarget(ctx context.Context, addr string) (net.Conn, error) {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	if port == AgentPort {
+		return e.dialer.DialAgent(ctx, sandbox.ID(host))
+	}
+	return e.dialer.DialPort(ctx, sandbox.ID(host), uint16(port))
+}
+
+// rewrite makes the request that goes inside.
+func rewrite(p *httputil.ProxyRequest) {
+	c := callOf(p.In.Context())
+	p.Out.URL.Scheme = "http"
+	p.Out.URL.Host = net.JoinHostPort(string(c.id), strconv.Itoa(int(c.port)))
+	p.Out.Host = p.In.Host
+	// The copy has the announced names only; their values come with the body's
+	// end and into this map.
+	p.Out.Trailer = p.In.Trailer
+	if c.port == AgentPort {
+		toAgent(p, c)
+		return
+	}
+	toPort(p, c)
+}
+
+func toAgent(p *httputil.ProxyRequest, c *call) {
+	p.Out.URL.RawPath = "" // the agent is to read the path that was checked
+	p.Out.Header.Del(keyHeader)
+	if c.signed {
+		// A signature covers the user of the query and nothing else; who has it
+		// must not choose another.
+		p.Out.Header.Del("Authorization")
+	}
+}
+
+func toPort(p *httputil.ProxyRequest, c *call) {
+	if slices.Contains(c.sandbox.HTTPSPorts, c.port) {
+		p.Out.URL.Scheme = "https"
+	}
+	if mask := c.sandbox.MaskHost; mask != "" {
+		p.Out.Host = strings.ReplaceAll(mask, sandbox.PortPlaceholder, strconv.Itoa(int(c.port)))
+	}
+	p.SetXForwarded()
+	// A query is the program's affair, also one that Go cannot parse.
+	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	hideSecrets(p.Out.Header, c)
+}
+
+// hideSecrets takes out what the platform's client says to the platform. Headers
+// of the same names that mean something to the program inside stay.
+func hideSecrets(h http.Header, c *call) {
+	h.Del(trafficHeader)
+	if slices.ContainsFunc(h[keyHeader], isKey) {
+		h.Del(keyHeader)
+	}
+	own := func(token string) bool { return equal(token, c.sandbox.AccessToken) }
+	if c.port != interpreterPort && slices.ContainsFunc(h[tokenHeader], own) {
+		h.Del(tokenHeader)
+	}
+}
+
+func isKey(value string) bool { return strings.HasPrefix(value, keyPrefix) }
+
+// buffers lends the proxy its copying buffers.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 64 << 10
+
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, bufferSize)
+}
+
+func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
