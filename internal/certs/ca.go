@@ -49,6 +49,8 @@ type Options struct {
 	Dir string
 	// Names are what its certificates are for.
 	Names Names
+	// System is a file of certificates to put into the bundle; empty means none.
+	System string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Logger is told when a root was made or replaced.

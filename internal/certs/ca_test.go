@@ -179,8 +179,9 @@ func TestModes(t *testing.T) {
 }
 
 func TestBundleHoldsTheRoot(t *testing.T) {
-	dir := t.TempDir()
-	ca := open(t, certs.Options{Dir: dir})
+	dir, other := t.TempDir(), t.TempDir()
+	open(t, certs.Options{Dir: other})
+	ca := open(t, certs.Options{Dir: dir, System: filepath.Join(other, certs.RootFile)})
 	bundle, err := os.ReadFile(filepath.Join(dir, certs.BundleFile))
 	if err != nil {
 		t.Fatal(err)
@@ -191,6 +192,9 @@ func TestBundleHoldsTheRoot(t *testing.T) {
 	}
 	if _, err := leaf(t, ca, "localhost", "127.0.0.1:1").Verify(x509.VerifyOptions{Roots: pool}); err != nil {
 		t.Error(err)
+	}
+	if !strings.HasPrefix(string(bundle), files(t, other)[certs.RootFile]) {
+		t.Error("the system's certificates are not in the bundle")
 	}
 }
 

@@ -11,30 +11,13 @@ import (
 	"path/filepath"
 )
 
-// systemBundles are the files in which distributions keep all certificates they
-// trust: Debian, Ubuntu, Arch and Alpine; Fedora and RHEL; SUSE.
-var systemBundles = [...]string{
-	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
-}
-
-// SystemBundle returns the file of trusted certificates of the system below
-// root, empty if it has none.
-func SystemBundle(root string) string {
-	for _, path := range systemBundles {
-		if info, err := os.Stat(filepath.Join(root, path)); err == nil && info.Mode().IsRegular() {
-			return filepath.Join(root, path)
-		}
-	}
-	return ""
-}
-
 // writeBundle writes the host's trusted certificates and the root into one
 // file, if it would change.
 func (c *CA) writeBundle() error {
 	var text []byte
-	if system := SystemBundle("/"); system != "" {
+	if c.opts.System != "" {
 		var err error
-		if text, err = os.ReadFile(system); err != nil {
+		if text, err = os.ReadFile(c.opts.System); err != nil {
 			return err
 		}
 	}

@@ -81,7 +81,7 @@ to one server, which starts isolated sandboxes in milliseconds.`,
 	root.PersistentFlags().StringVar(&a.dataDir, "data-dir", "", "where the server keeps its data (default "+config.Default().DataDir+")")
 	root.PersistentFlags().StringVar(&a.apiURL, "api-url", "", "the server's URL (default: E2B_API_URL, else the local server)")
 	root.AddCommand(
-		a.serveCommand(), a.setupCommand(), a.purgeCommand(), a.doctorCommand(), a.configCommand(),
+		a.serveCommand(), a.setupCommand(), a.purgeCommand(), a.doctorCommand(), a.trustCommand(), a.configCommand(),
 		a.envCommand(), a.runCommand(), a.sandboxCommand(), a.templateCommand(), a.keyCommand(),
 		a.benchCommand(), a.versionCommand(),
 	)

@@ -73,6 +73,48 @@ func (s *fakeServer) Doctor(context.Context, config.Config) ([]driver.Feature, e
 	return s.doctor()
 }
 
+func (s *fakeServer) Trust(_ context.Context, cfg config.Config, words io.Writer) error {
+	s.calls = append(s.calls, "trust "+cfg.DataDir)
+	_, err := io.WriteString(words, "trusted\n")
+	return err
+}
+
+func (s *fakeServer) Distrust(_ context.Context, cfg config.Config, _ io.Writer) error {
+	s.calls = append(s.calls, "distrust "+cfg.DataDir)
+	return nil
+}
+
+func (s *fakeServer) TrustFiles(config.Config) (root, bundle string, err error) {
+	return "/d/ca/root.pem", fmt.Sprintf("/bundle %d.pem", len(s.calls)), nil
+}
+
+func TestTrust(t *testing.T) {
+	dir := t.TempDir()
+	s := &fakeServer{}
+	lines := func(n string) string {
+		return "export NODE_EXTRA_CA_CERTS=/d/ca/root.pem\nexport SSL_CERT_FILE='/bundle " + n + ".pem'\n"
+	}
+	for _, c := range []struct {
+		args []string
+		want result
+	}{
+		{[]string{"trust", "--print"}, result{0, lines("0"), ""}},
+		{[]string{"trust"}, result{0, lines("1"), "trusted\n"}},
+		{[]string{"trust", "--uninstall"}, result{0, "", ""}},
+		{[]string{"trust", "--print", "--json"}, result{0, "{\n  \"NODE_EXTRA_CA_CERTS\": \"/d/ca/root.pem\",\n  \"SSL_CERT_FILE\": \"/bundle 2.pem\"\n}\n", ""}},
+	} {
+		if got := invoke(t.Context(), []string{"SANDLOT_DATA_DIR=" + dir}, nil, s, c.args...); got != c.want {
+			t.Errorf("%v = %+v, want %+v", c.args, got, c.want)
+		}
+	}
+	if diff := cmp.Diff([]string{"trust " + dir, "distrust " + dir}, s.calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	if got := invoke(t.Context(), nil, nil, s, "trust", "--print", "--uninstall"); got.code != errs.Invalid.ExitCode() || len(s.calls) != 2 {
+		t.Errorf("both = %+v", got)
+	}
+}
+
 func TestServerCommandsGetTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	s := &fakeServer{}

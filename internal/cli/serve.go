@@ -26,6 +26,13 @@ type Server interface {
 	Purge(ctx context.Context, cfg config.Config) error
 	// Doctor tries what the host offers. Missing features are no error.
 	Doctor(ctx context.Context, cfg config.Config) ([]driver.Feature, error)
+	// Trust makes this machine's programs trust the server's local CA, and
+	// Distrust undoes it; both tell words what they did.
+	Trust(ctx context.Context, cfg config.Config, words io.Writer) error
+	Distrust(ctx context.Context, cfg config.Config, words io.Writer) error
+	// TrustFiles returns the certificate of the local CA, and a file of it and
+	// all others that are trusted.
+	TrustFiles(cfg config.Config) (root, bundle string, err error)
 }
 
 // errNoServer is what a program built without a server says.

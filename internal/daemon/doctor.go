@@ -39,7 +39,7 @@ func (d Daemon) Doctor(ctx context.Context, cfg config.Config) ([]driver.Feature
 	features = append(features, programs()...)
 	features = append(features, imageFeature(dir, logger), poolFeature(ctx, dir, logger))
 	features = append(features, launchFeatures(ctx, dir, logger)...)
-	return append(features, networkFeature(ctx, cfg, dir, logger), firewallFeature()), nil
+	return append(features, networkFeature(ctx, cfg, dir, logger), firewallFeature(), trustFeature(cfg)), nil
 }
 
 // existing returns dir or its nearest parent that exists.

@@ -10,6 +10,7 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/certs"
 	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/listener"
+	"github.com/sandlot-dev/sandlot/internal/trust"
 )
 
 // caDir is where the local CA lies in a data directory.
@@ -35,7 +36,7 @@ func names(cfg config.Config) certs.Names {
 
 // openCerts opens the local CA, and makes it at the first start.
 func (s *system) openCerts(context.Context) (err error) {
-	s.ca, err = certs.Open(certs.Options{Dir: s.path(caDir), Names: names(s.cfg), Logger: s.logger})
+	s.ca, err = certs.Open(certs.Options{Dir: s.path(caDir), Names: names(s.cfg), System: trust.Host{}.Bundle(), Logger: s.logger})
 	return err
 }
 

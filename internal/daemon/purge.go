@@ -118,7 +118,8 @@ func (d Daemon) Purge(ctx context.Context, cfg config.Config) error {
 	if err := s.leaveHost(ctx); err != nil {
 		return errors.Join(fmt.Errorf("nothing was deleted: %w", err), s.close(context.WithoutCancel(ctx)))
 	}
+	forgotten := s.forget(ctx)
 	// The lock, the first to be taken, is the last to go: the files go before it.
 	s.undo = slices.Insert(s.undo, 1, func(context.Context) error { return removeData(cfg.DataDir) })
-	return s.close(context.WithoutCancel(ctx))
+	return errors.Join(s.close(context.WithoutCancel(ctx)), forgotten)
 }
