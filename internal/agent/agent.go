@@ -141,7 +141,9 @@ func (q *requests) drain() {
 func routes(st *state, procs *process.Service, fs *files.Service) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(processconnect.NewProcessHandler(procs, wire.HandlerOptions()...))
-	mux.Handle(filesystemconnect.NewFilesystemHandler(fs, wire.HandlerOptions()...))
+	path, filesystem := filesystemconnect.NewFilesystemHandler(fs, wire.HandlerOptions()...)
+	mux.Handle(path, filesystem)
+	mux.Handle(filesystemconnect.FilesystemListDirProcedure, fs.Lists(filesystem))
 	mux.Handle("/files", methods{http.MethodGet: fs.Download, http.MethodHead: fs.Download, http.MethodPost: fs.Upload})
 	mux.Handle("/files/compose", methods{http.MethodPost: fs.Compose})
 	mux.Handle("/health", methods{http.MethodGet: health})

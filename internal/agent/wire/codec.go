@@ -52,6 +52,11 @@ func (jsonCodec) Unmarshal(data []byte, message any) error {
 	if !ok {
 		return fmt.Errorf("%T is not a protobuf message", message)
 	}
+	return UnmarshalJSON(data, m)
+}
+
+// UnmarshalJSON decodes a message and ignores fields it does not know.
+func UnmarshalJSON(data []byte, m proto.Message) error {
 	if len(data) == 0 {
 		return errors.New("the body is empty; send a JSON object")
 	}

@@ -21,12 +21,13 @@ func appendList(dst []byte, list *filesystem.ListDirResponse) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendEntry(dst, e)
+		dst = AppendEntry(dst, e)
 	}
 	return append(dst, "]}"...)
 }
 
-func appendEntry(dst []byte, e *filesystem.EntryInfo) []byte {
+// AppendEntry appends the JSON of one entry to dst.
+func AppendEntry(dst []byte, e *filesystem.EntryInfo) []byte {
 	// The name first: there is always one, so that commas only precede.
 	dst = append(dst, `{"name":`...)
 	dst = appendString(dst, e.GetName())
