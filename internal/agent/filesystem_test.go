@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -274,22 +273,4 @@ func TestWatchIsRefused(t *testing.T) {
 	stream.Receive()
 	wantCode(t, "watch", stream.Err(), connect.CodeUnimplemented)
 	_ = stream.Close()
-}
-
-// BenchmarkListDir lists 100,000 files.
-func BenchmarkListDir(b *testing.B) {
-	a := startAgent(b)
-	dir := b.TempDir()
-	const entries = 100_000
-	for i := range entries {
-		if err := os.WriteFile(fmt.Sprintf("%s/%06d", dir, i), nil, 0o644); err != nil {
-			b.Fatal(err)
-		}
-	}
-	for b.Loop() {
-		res, err := a.fs.ListDir(b.Context(), connect.NewRequest(&pb.ListDirRequest{Path: dir, Depth: 1}))
-		if err != nil || len(res.Msg.GetEntries()) != entries {
-			b.Fatal(err)
-		}
-	}
 }

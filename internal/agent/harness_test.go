@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/gen/envd/filesystem/filesystemconnect"
 	"github.com/sandlot-dev/sandlot/gen/envd/process/processconnect"
@@ -89,6 +91,13 @@ func (a *testAgent) connect(t testing.TB) {
 	a.fs = filesystemconnect.NewFilesystemClient(a.http, base, connect.WithProtoJSON())
 }
 
+// dial connects, and waits while the queue of the agent's socket is full.
 func (a *testAgent) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "unix", a.socket)
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", a.socket)
+		if !errors.Is(err, unix.EAGAIN) {
+			return conn, err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -46,7 +46,7 @@ func openListener() error {
 	if err := os.Chmod(SocketPath, 0o600); err != nil {
 		return err
 	}
-	if err := unix.Listen(fd, 512); err != nil {
+	if err := unix.Listen(fd, 4096); err != nil {
 		return err
 	}
 	return unix.Dup3(fd, ListenerFD, 0) // takes the number over from the config pipe

@@ -152,7 +152,7 @@ func readNames(f *os.File) ([]string, error) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := unix.ReadDirent(int(f.Fd()), buf)
-		if err == unix.EINTR { //nolint:errorlint // a bare errno
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {

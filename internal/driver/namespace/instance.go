@@ -266,13 +266,32 @@ func (i *instance) Dial(ctx context.Context) (conn net.Conn, err error) {
 	// Destroy may close the socket meanwhile: Control keeps the number from
 	// being given to another sandbox's before the connection is made.
 	gone := raw.Control(func(fd uintptr) {
-		var d net.Dialer
-		conn, err = d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", fd))
+		conn, err = dialQueue(ctx, fmt.Sprintf("/proc/self/fd/%d", fd))
 	})
 	if gone != nil {
 		return nil, driver.ErrGone
 	}
 	return conn, err
+}
+
+// dialQueue connects to the unix socket at path, also when it has more callers
+// for a moment than its queue holds: connect(2) then says EAGAIN and does not
+// wait as it would for TCP.
+func dialQueue(ctx context.Context, path string) (net.Conn, error) {
+	const patience, longest = 5 * time.Second, 20 * time.Millisecond
+	var d net.Dialer
+	start := time.Now()
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, longest) {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err == nil || !errors.Is(err, unix.EAGAIN) || time.Since(start) > patience {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Destroy ends every process and removes what the driver made. Ending PID 1
