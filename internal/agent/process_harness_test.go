@@ -34,9 +34,9 @@ type run struct {
 	t      *testing.T
 	events events
 	pid    uint32
-	// stdout, stderr and end are filled by finish.
-	stdout, stderr []byte
-	end            *pb.ProcessEvent_EndEvent
+	// stdout, stderr, pty and end are filled by finish.
+	stdout, stderr, pty []byte
+	end                 *pb.ProcessEvent_EndEvent
 }
 
 func shell(script string) *pb.StartRequest {
@@ -103,6 +103,7 @@ func (r *run) drain() error {
 		}
 		r.stdout = append(r.stdout, e.GetData().GetStdout()...)
 		r.stderr = append(r.stderr, e.GetData().GetStderr()...)
+		r.pty = append(r.pty, e.GetData().GetPty()...)
 		r.end = e.GetEnd()
 	}
 	return r.events.Err()

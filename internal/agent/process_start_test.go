@@ -91,7 +91,8 @@ func TestStartRefused(t *testing.T) {
 		"cwd is a file":    {config(&pb.ProcessConfig{Cmd: "/bin/true", Cwd: &data}), connect.CodeInvalidArgument, data},
 		"bad variable":     {config(&pb.ProcessConfig{Cmd: "/bin/true", Envs: map[string]string{"A=B": ""}}), connect.CodeInvalidArgument, "A=B"},
 		"NUL in arguments": {config(&pb.ProcessConfig{Cmd: "/bin/true", Args: []string{"\x00"}}), connect.CodeInvalidArgument, "NUL"},
-		"terminal":         {&pb.StartRequest{Process: &pb.ProcessConfig{Cmd: "/bin/sh"}, Pty: &pb.PTY{}}, connect.CodeUnimplemented, "pseudo-terminal"},
+		"wide terminal":    {inTerminal(shell(""), 65536, 1), connect.CodeInvalidArgument, "65536 columns"},
+		"flat terminal":    {inTerminal(shell(""), 80, 0), connect.CodeInvalidArgument, "0 rows"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stream, err := a.proc.Start(t.Context(), connect.NewRequest(test.req))

@@ -28,7 +28,7 @@ func BenchmarkLaunch(b *testing.B) {
 	no := false
 	req := &pb.StartRequest{Process: &pb.ProcessConfig{Cmd: "/bin/true"}, Stdin: &no}
 	for b.Loop() {
-		c, err := s.plan(req.GetProcess(), account.User{Home: "/"})
+		c, err := s.plan(req, account.User{Home: "/"})
 		if err != nil {
 			b.Fatal(err)
 		}

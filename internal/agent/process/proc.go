@@ -93,6 +93,7 @@ func (p *proc) exited(status syscall.WaitStatus) {
 	if p.deadline != nil {
 		p.deadline.Stop()
 	}
+	p.io.exited()
 	p.part()
 	if p.ended {
 		return
@@ -110,6 +111,11 @@ func (p *proc) measure(pp *pipe) {
 		// In this order: what is read between the two counts once.
 		done, _ := p.out.progress(pp.from)
 		pp.due = done + int64(pp.unread())
+		if pp.from == terminal {
+			// There the kernel counts only what it has got ready. This is too
+			// much, and the end comes when the terminal is empty before.
+			pp.due = done + terminalBuffer
+		}
 	}
 }
 
@@ -159,7 +165,8 @@ func (p *proc) part() {
 	}
 }
 
-// finish makes the end visible. The caller holds mu.
+// finish makes the end visible. It hangs a terminal up, so that what the process
+// left in it does not keep it. The caller holds mu.
 func (p *proc) finish() {
 	p.ended = true
 	if p.quiet != nil {
@@ -180,7 +187,7 @@ func (p *proc) expire() {
 	if p.exitedAt.IsZero() {
 		p.timedOut = true
 		// It cannot have been collected: exited would have come first or waits.
-		_ = p.child.SignalGroup(syscall.SIGKILL)
+		_ = p.child.SignalSession(syscall.SIGKILL)
 	}
 }
 

@@ -58,12 +58,12 @@ var _ processconnect.ProcessHandler = (*Service)(nil)
 // New returns a Service without processes.
 func New(opts Options) *Service { return &Service{opts: opts, pipes: map[*pipe]struct{}{}} }
 
-// Close kills the process group of every process and waits until all are
+// Close kills the session of every process and waits until all are
 // collected and no output is read any more. Requests must have ended.
 func (s *Service) Close() {
 	procs := s.list()
 	for _, p := range procs {
-		_ = p.child.SignalGroup(syscall.SIGKILL) // it may have exited
+		_ = p.child.SignalSession(syscall.SIGKILL) // it may have exited
 	}
 	s.mu.Lock()
 	for p := range s.pipes {
@@ -150,14 +150,11 @@ func (s *Service) List(context.Context, *connect.Request[pb.ListRequest]) (*conn
 // passes, the process is killed, whether or not the client still listens; a
 // client that only goes away leaves it running.
 func (s *Service) Start(ctx context.Context, req *connect.Request[pb.StartRequest], res *connect.ServerStream[pb.StartResponse]) error {
-	if req.Msg.GetPty() != nil {
-		return wire.Error(errNoTerminal)
-	}
 	user, err := s.opts.User(req.Header().Get("Authorization"))
 	if err != nil {
 		return wire.Error(err)
 	}
-	c, err := s.plan(req.Msg.GetProcess(), user)
+	c, err := s.plan(req.Msg, user)
 	if err != nil {
 		return wire.Error(err)
 	}
@@ -194,16 +191,20 @@ func (s *Service) Connect(ctx context.Context, req *connect.Request[pb.ConnectRe
 	})
 }
 
-// errNoTerminal answers what needs a terminal.
-var errNoTerminal = errs.New(errs.Unsupported, "pseudo-terminals are not available in this version of the sandbox agent; start the process without pty")
-
-// Update would resize a terminal.
-func (s *Service) Update(context.Context, *connect.Request[pb.UpdateRequest]) (*connect.Response[pb.UpdateResponse], error) {
-	return nil, wire.Error(errNoTerminal)
+// Update resizes a process's terminal; its foreground gets SIGWINCH.
+func (s *Service) Update(_ context.Context, req *connect.Request[pb.UpdateRequest]) (*connect.Response[pb.UpdateResponse], error) {
+	p, err := s.find(req.Msg.GetProcess())
+	if err == nil {
+		err = p.resize(req.Msg.GetPty())
+	}
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return connect.NewResponse(&pb.UpdateResponse{}), nil
 }
 
-// SendInput writes to a process's standard input and returns when the process's
-// pipe has taken it all.
+// SendInput writes to a process's standard input, or as somebody who types to its
+// terminal, and returns when the kernel has taken it all.
 func (s *Service) SendInput(ctx context.Context, req *connect.Request[pb.SendInputRequest]) (*connect.Response[pb.SendInputResponse], error) {
 	p, err := s.find(req.Msg.GetProcess())
 	if err == nil {
@@ -218,11 +219,17 @@ func (s *Service) SendInput(ctx context.Context, req *connect.Request[pb.SendInp
 func (s *Service) send(ctx context.Context, p *proc, in *pb.ProcessInput) error {
 	switch data := in.GetInput().(type) {
 	case *pb.ProcessInput_Stdin:
+		if p.io.terminal {
+			return errs.New(errs.Invalid, "process %d has a terminal; send input.pty, not input.stdin", p.pid)
+		}
 		return p.io.in.write(ctx, data.Stdin)
 	case *pb.ProcessInput_Pty:
-		return errs.New(errs.Invalid, "the process has no pseudo-terminal; send input.stdin")
+		if !p.io.terminal {
+			return errs.New(errs.Invalid, "process %d has no terminal; send input.stdin, not input.pty", p.pid)
+		}
+		return p.io.in.write(ctx, data.Pty)
 	default:
-		return errs.New(errs.Invalid, "the request has no input; set input.stdin")
+		return errs.New(errs.Invalid, "the request has no input; set input.stdin or input.pty")
 	}
 }
 
@@ -259,6 +266,9 @@ func (s *Service) CloseStdin(_ context.Context, req *connect.Request[pb.CloseStd
 	if err != nil {
 		return nil, wire.Error(err)
 	}
+	if p.io.terminal {
+		return nil, wire.Error(errs.New(errs.Invalid, "process %d has a terminal, whose input cannot be closed; send Ctrl-D (byte 4) as input.pty", p.pid))
+	}
 	if p.io.in != nil {
 		p.io.in.close()
 	}
@@ -266,7 +276,8 @@ func (s *Service) CloseStdin(_ context.Context, req *connect.Request[pb.CloseStd
 }
 
 // SendSignal signals a process and everything it started that stayed in its
-// process group.
+// session: its process group, the jobs of a shell, and programs that made
+// themselves a group. A daemon that left by setsid(2) is not reached.
 func (s *Service) SendSignal(_ context.Context, req *connect.Request[pb.SendSignalRequest]) (*connect.Response[pb.SendSignalResponse], error) {
 	p, err := s.find(req.Msg.GetProcess())
 	if err != nil {
@@ -281,7 +292,7 @@ func (s *Service) SendSignal(_ context.Context, req *connect.Request[pb.SendSign
 	default:
 		return nil, wire.Error(errs.New(errs.Invalid, "signal %s cannot be sent; use SIGNAL_SIGKILL or SIGNAL_SIGTERM", req.Msg.GetSignal()))
 	}
-	if err := p.child.SignalGroup(sig); err != nil {
+	if err := p.child.SignalSession(sig); err != nil {
 		if errors.Is(err, reaper.ErrExited) {
 			err = errs.New(errs.NotFound, "process %d has exited", p.pid)
 		}

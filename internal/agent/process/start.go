@@ -30,7 +30,8 @@ type command struct {
 }
 
 // plan turns a request into a command, or says what is wrong with it.
-func (s *Service) plan(config *pb.ProcessConfig, user account.User) (*command, error) {
+func (s *Service) plan(req *pb.StartRequest, user account.User) (*command, error) {
+	config := req.GetProcess()
 	if config.GetCmd() == "" {
 		return nil, errs.New(errs.Invalid, "process.cmd is empty; name the program to run")
 	}
@@ -44,6 +45,9 @@ func (s *Service) plan(config *pb.ProcessConfig, user account.User) (*command, e
 	}
 	if c.path, err = lookPath(config.GetCmd(), vars["PATH"], c.dir); err != nil {
 		return nil, err
+	}
+	if req.GetPty() != nil && vars["TERM"] == "" {
+		vars["TERM"] = defaultTERM
 	}
 	c.env = make([]string, 0, len(vars))
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
@@ -129,24 +133,32 @@ func checkNUL(c *command) error {
 // launch starts a planned process with its outputs being read. A limit > 0 is
 // when it is killed. The first subscriber sees all of its output.
 func (s *Service) launch(c *command, req *pb.StartRequest, limit time.Duration) (*proc, *subscriber, error) {
-	pipes, err := newPipes(req.Stdin == nil || req.GetStdin())
+	streams, err := s.streams(c, req)
 	if err != nil {
 		return nil, nil, startError(err, c)
 	}
 	p := &proc{
-		config: req.GetProcess(), tag: req.Tag, io: pipes, out: newOutput(), open: 1 + len(pipes.outs),
+		config: req.GetProcess(), tag: req.Tag, io: streams, out: newOutput(), open: 1 + len(streams.outs),
 		done: make(chan struct{}), onEnd: s.remove,
 	}
 	sub, err := p.out.subscribe()
 	if err == nil {
 		err = s.fork(p, c, limit)
 	}
-	pipes.closeChild()
+	streams.closeChild()
 	if err != nil {
-		pipes.closeParent()
+		streams.closeParent()
 		return nil, nil, startError(err, c)
 	}
 	return p, sub, nil
+}
+
+// streams makes what the process reads from and writes to.
+func (s *Service) streams(c *command, req *pb.StartRequest) (*stdio, error) {
+	if req.GetPty() != nil {
+		return newTerminal(req.GetPty(), c.user, s.opts.SwitchUser)
+	}
+	return newPipes(req.Stdin == nil || req.GetStdin())
 }
 
 // fork starts p and makes it known. It holds p.mu, so that an exit at once finds
@@ -175,7 +187,9 @@ func (s *Service) fork(p *proc, c *command, limit time.Duration) (err error) {
 }
 
 func (s *Service) attributes(p *proc, c *command) *syscall.ProcAttr {
-	attr := &syscall.ProcAttr{Dir: c.dir, Env: c.env, Sys: &syscall.SysProcAttr{Setsid: true}}
+	// A session of its own, and in a terminal the session that the terminal
+	// controls: its descriptor in the child is 0.
+	attr := &syscall.ProcAttr{Dir: c.dir, Env: c.env, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: p.io.terminal}}
 	for _, fd := range p.io.child {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
@@ -188,6 +202,9 @@ func (s *Service) attributes(p *proc, c *command) *syscall.ProcAttr {
 // startError says why a process could not be started, before its first event.
 func startError(err error, c *command) error {
 	var errno syscall.Errno
+	if errs.KindOf(err) != errs.Internal {
+		return err
+	}
 	if !errors.As(err, &errno) {
 		return fmt.Errorf("start %s: %w", c.argv[0], err)
 	}

@@ -18,6 +18,12 @@ type stdio struct {
 	// in is nil when the process reads from /dev/null.
 	in   *input
 	outs []*pipe
+	// terminal says that the one in and the one out are a terminal's master;
+	// program is then its other end. The agent keeps it open until the process
+	// has exited: a master without users reads as ended, and a program may close
+	// its terminal and open it again.
+	terminal bool
+	program  int
 }
 
 // pipe is the reading end of one output.
@@ -84,6 +90,9 @@ func ours(fd int, name string) *os.File {
 
 // closeChild closes what the process has its own copy of.
 func (s *stdio) closeChild() {
+	if s.terminal {
+		return
+	}
 	for _, fd := range s.child {
 		if fd >= 0 {
 			_ = unix.Close(fd)
@@ -93,6 +102,7 @@ func (s *stdio) closeChild() {
 
 // closeParent closes the agent's side.
 func (s *stdio) closeParent() {
+	s.exited()
 	if s.in != nil {
 		s.in.close()
 	}
@@ -110,9 +120,12 @@ type input struct {
 
 func newInput(f *os.File) *input { return &input{file: f, turn: make(chan struct{}, 1)} }
 
-// errNoInput answers input to a process that takes none.
-var errNoInput = connect.NewError(connect.CodeFailedPrecondition,
-	errors.New("the process's standard input is closed; start it with stdin enabled to send input"))
+// Errors of input to a process that takes none.
+var (
+	errNoInput = connect.NewError(connect.CodeFailedPrecondition,
+		errors.New("the process's standard input is closed; start it with stdin enabled to send input"))
+	errHungUp = connect.NewError(connect.CodeFailedPrecondition, errors.New("the process's terminal is closed"))
+)
 
 // write sends data, blocking while the process does not read, until ctx ends.
 func (in *input) write(ctx context.Context, data []byte) error {
@@ -143,11 +156,13 @@ func inputError(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("write to the process's standard input: %w", ctx.Err())
+		return fmt.Errorf("write to the process's input: %w", ctx.Err())
+	case errors.Is(err, syscall.EIO): // how a terminal without programs answers
+		return errHungUp
 	case errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EPIPE):
 		return errNoInput
 	default:
-		return fmt.Errorf("write to the process's standard input: %w", err)
+		return fmt.Errorf("write to the process's input: %w", err)
 	}
 }
 

@@ -105,15 +105,23 @@ func (r *Reaper) Close() {
 // started with Setsid.
 func (c *Child) PID() int { return c.pid }
 
-// SignalGroup sends sig to the process group the child leads. It returns
-// ErrExited when the child has ended.
-func (c *Child) SignalGroup(sig syscall.Signal) error {
+// SignalSession sends sig to the process group the child leads and to every
+// other process of the session it leads: jobs of a shell, and programs that made
+// themselves a group as timeout(1) does. It returns ErrExited when the child has
+// ended. What has left the session, as daemons do, is not reached.
+func (c *Child) SignalSession(sig syscall.Signal) error {
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
 	if c.exited {
 		return ErrExited
 	}
-	return os.NewSyscallError("kill", syscall.Kill(-c.pid, sig))
+	// The group first and at once; its leader is not collected while mu is held,
+	// so that the session keeps its number.
+	if err := syscall.Kill(-c.pid, sig); err != nil {
+		return os.NewSyscallError("kill", err)
+	}
+	signalSession(c.pid, sig)
+	return nil
 }
 
 // run collects whatever has ended each time the kernel says something has. One

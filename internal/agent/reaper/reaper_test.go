@@ -56,20 +56,20 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestSignalGroup(t *testing.T) {
+func TestSignalSession(t *testing.T) {
 	r := reaper.New(reaper.Own)
 	defer r.Close()
 	c, exited, err := start(r, "sleep 60 & sleep 60")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SignalGroup(syscall.SIGKILL); err != nil {
+	if err := c.SignalSession(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if s := <-exited; s.Signal() != syscall.SIGKILL {
 		t.Errorf("ended by %v", s)
 	}
-	if err := c.SignalGroup(syscall.SIGKILL); !errors.Is(err, reaper.ErrExited) {
+	if err := c.SignalSession(syscall.SIGKILL); !errors.Is(err, reaper.ErrExited) {
 		t.Errorf("signal after the end: %v", err)
 	}
 }
