@@ -20,6 +20,9 @@ const (
 	// dialTimeout bounds DialPort where the caller's context does not. The agent
 	// gives up earlier by itself.
 	dialTimeout = 15 * time.Second
+	// established is what an agent answers to a CONNECT that worked. Others with
+	// that status are taken too, if they are no shorter.
+	established = "HTTP/1.1 200 Connection established\r\n\r\n"
 	// maxConnectReply bounds the agent's answer to CONNECT, header and error.
 	maxConnectReply = 4 << 10
 )
@@ -83,23 +86,25 @@ func refused(header string, conn net.Conn, port uint16) error {
 	return refusal("connect to port "+strconv.Itoa(int(port)), res.StatusCode, res.Body)
 }
 
-// readHeader reads up to and with the empty line, byte by byte: what follows
-// belongs to the tunnel and must stay in the socket.
+// readHeader reads up to and with the empty line, and nothing of what follows,
+// which belongs to the tunnel and must stay in the socket: first as much as the
+// usual answer has, then byte by byte. An agent that answers in fewer bytes and
+// sends more with them gets an error.
 func readHeader(r io.Reader) (string, error) {
-	header := make([]byte, 0, 128)
-	for len(header) < maxConnectReply {
-		header = header[:len(header)+1]
+	header := make([]byte, len(established), 128)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return "", err
+	}
+	for !bytes.HasSuffix(header, []byte("\r\n\r\n")) {
+		if len(header) == maxConnectReply {
+			return "", errors.New("the reply's header is too long")
+		}
+		header = append(header, 0)
 		if _, err := io.ReadFull(r, header[len(header)-1:]); err != nil {
 			return "", err
 		}
-		if bytes.HasSuffix(header, []byte("\r\n\r\n")) {
-			return string(header), nil
-		}
-		if len(header) == cap(header) {
-			header = append(make([]byte, 0, 2*cap(header)), header...)
-		}
 	}
-	return "", errors.New("the reply's header is too long")
+	return string(header), nil
 }
 
 // statusOf parses the status line.
