@@ -21,7 +21,7 @@ import (
 // SANDLOT_TEST_TRANSFER_MIB asks for more.
 func transferBytes(t *testing.T) int64 {
 	t.Helper()
-	mib := int64(128)
+	mib := int64(64)
 	if text := os.Getenv("SANDLOT_TEST_TRANSFER_MIB"); text != "" {
 		var err error
 		mib, err = strconv.ParseInt(text, 10, 32)

@@ -24,7 +24,7 @@ func filesURL(path string) string { return "/files?path=" + url.QueryEscape(path
 const octets = "application/octet-stream"
 
 // form builds a multipart body from pairs of field's filename and content.
-func form(t *testing.T, field string, files ...string) (body, contentType string) {
+func form(t testing.TB, field string, files ...string) (body, contentType string) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
@@ -350,4 +350,31 @@ func BenchmarkUpload(b *testing.B) {
 		}
 		_ = res.Body.Close()
 	}
+}
+
+// BenchmarkUploadForm writes 10,000 files of 1 KiB in forms of 100.
+func BenchmarkUploadForm(b *testing.B) {
+	a := startAgent(b)
+	dir := b.TempDir()
+	var bodies []string
+	contentType := ""
+	for batch := range 100 {
+		files := make([]string, 0, 200)
+		for i := range 100 {
+			files = append(files, fmt.Sprintf("%s/%02d/%02d.txt", dir, batch, i), strings.Repeat("x", 1<<10))
+		}
+		var body string
+		body, contentType = form(b, "file", files...)
+		bodies = append(bodies, strings.ReplaceAll(body, contentType[len("multipart/form-data; boundary="):], "boundary"))
+	}
+	for b.Loop() {
+		for _, body := range bodies {
+			res, err := a.http.Post(base+"/files", "multipart/form-data; boundary=boundary", strings.NewReader(body))
+			if err != nil || res.StatusCode != http.StatusOK {
+				b.Fatal(res, err)
+			}
+			_ = res.Body.Close()
+		}
+	}
+	b.ReportMetric(10_000*float64(b.N)/b.Elapsed().Seconds(), "files/s")
 }

@@ -1,11 +1,13 @@
 package files
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlot-dev/sandlot/internal/agent/wire"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
@@ -56,8 +58,12 @@ func printable(s string) bool {
 // writeMetadata sets the metadata of an open new file.
 func writeMetadata(fd int, m map[string]string, path string) error {
 	for key, value := range m {
-		if err := unix.Fsetxattr(fd, xattrPrefix+key, []byte(value), 0); err != nil {
-			return errs.Wrap(err, errs.Unsupported, "the file system of %s keeps no metadata (%v); write without X-Metadata headers", path, err)
+		err := unix.Fsetxattr(fd, xattrPrefix+key, []byte(value), 0)
+		if errors.Is(err, unix.ENOTSUP) {
+			return errs.Wrap(err, errs.Unsupported, "the file system of %s keeps no metadata; write without X-Metadata headers", path)
+		}
+		if err != nil {
+			return wire.Errno(err, "set metadata of", path)
 		}
 	}
 	return nil

@@ -31,32 +31,34 @@ type replacement struct {
 	s        *Service
 	user     account.User
 	metadata map[string]string
-	// path is what the caller named, target what it leads to.
-	path, target string
-	mode         uint32
+	// target is what the caller's path leads to.
+	target string
+	mode   uint32
 	// inPlace says that target takes writes but no replacement: a device, a named
 	// pipe, a setting in /proc.
 	inPlace bool
 }
 
-// prepare finds out what path leads to and makes its missing parents.
+// prepare finds out what path leads to.
 func (s *Service) prepare(path string, user account.User, metadata map[string]string) (*replacement, error) {
-	target, err := finalTarget(path)
-	if err != nil {
-		return nil, err
-	}
-	r := &replacement{s: s, user: user, metadata: metadata, path: path, target: target, mode: 0o644}
+	r := &replacement{s: s, user: user, metadata: metadata, target: path, mode: 0o644}
 	var st unix.Stat_t
-	switch err := unix.Lstat(target, &st); {
-	case err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return nil, errs.New(errs.Invalid, "%s is a directory", path)
-	case err == nil:
-		r.mode = st.Mode & 0o777 // new content has not earned a set-id bit
-		r.inPlace = st.Mode&unix.S_IFMT != unix.S_IFREG || synthetic(target)
-		return r, nil
-	default:
-		return r, s.ensureDir(filepath.Dir(target), user)
+	err := unix.Lstat(path, &st)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if r.target, err = finalTarget(path); err != nil {
+			return nil, err
+		}
+		err = unix.Lstat(r.target, &st)
 	}
+	switch {
+	case err != nil: // a new file, or an error that opening it brings up again
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return nil, errs.New(errs.Invalid, "%s is a directory", path)
+	default:
+		r.mode = st.Mode & 0o777 // new content has not earned a set-id bit
+		r.inPlace = st.Mode&unix.S_IFMT != unix.S_IFREG || synthetic(r.target)
+	}
+	return r, nil
 }
 
 // finalTarget follows links at path itself, also where they lead to nothing yet.
@@ -79,10 +81,9 @@ func (r *replacement) write(fill func(*os.File) error) (err error) {
 	if r.inPlace {
 		return r.writeInto(fill)
 	}
-	temporary := temporaryName(filepath.Dir(r.target))
-	f, err := os.OpenFile(temporary, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, temporary, err := r.create()
 	if err != nil {
-		return wire.Errno(err, "write", r.target)
+		return err
 	}
 	err = r.complete(f, fill)
 	if err == nil {
@@ -96,6 +97,20 @@ func (r *replacement) write(fill func(*os.File) error) (err error) {
 		_ = os.Remove(temporary)
 	}
 	return err
+}
+
+// create makes the file beside the target, and the missing directories to it.
+func (r *replacement) create() (f *os.File, name string, err error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	name = temporaryName(filepath.Dir(r.target))
+	f, err = os.OpenFile(name, flags, 0o600)
+	if errors.Is(err, unix.ENOENT) {
+		if err := r.s.ensureDir(filepath.Dir(r.target), r.user); err != nil {
+			return nil, "", err
+		}
+		f, err = os.OpenFile(name, flags, 0o600)
+	}
+	return f, name, wire.Errno(err, "write", r.target)
 }
 
 // complete gives an open new file its content, owner, mode and metadata.
