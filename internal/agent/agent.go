@@ -65,7 +65,7 @@ func Serve(ctx context.Context, ln net.Listener, opts Options) error {
 	st := newState(opts)
 	procs := process.New(process.Options{
 		Reaper: reap, Logger: opts.Logger, User: st.user, Env: st.env, Workdir: st.workdir,
-		SwitchUser: os.Geteuid() == 0,
+		MaxProcesses: st.maxProcesses, SwitchUser: os.Geteuid() == 0,
 	})
 	defer procs.Close()
 	tunnels := ports.New()

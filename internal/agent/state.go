@@ -24,6 +24,7 @@ type settings struct {
 	DefaultUser    string            `json:"default_user"`
 	DefaultWorkdir string            `json:"default_workdir"`
 	Hostname       string            `json:"hostname"`
+	MaxProcesses   int               `json:"max_processes"`
 }
 
 // state is the sandbox as the host has set it up. It is safe for concurrent use.
@@ -53,6 +54,14 @@ func (s *state) workdir() string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.now.DefaultWorkdir
+}
+
+// maxProcesses returns how many processes the API may run at once, 0 for any
+// number.
+func (s *state) maxProcesses() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.now.MaxProcesses
 }
 
 // user returns whom a request acts as, from its Authorization header.

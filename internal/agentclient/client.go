@@ -81,6 +81,9 @@ type Init struct {
 	DefaultWorkdir string `json:"default_workdir,omitempty"`
 	// Hostname, if set, is what the sandbox calls itself.
 	Hostname string `json:"hostname,omitempty"`
+	// MaxProcesses is how many processes the API may run at once; zero for any
+	// number.
+	MaxProcesses int `json:"max_processes,omitempty"`
 }
 
 // Init sets the sandbox up. It may be called again and replaces what was set. A

@@ -71,6 +71,9 @@ type Limits struct {
 	// Connections bounds how many requests and WebSockets may be open at once to
 	// the ports of one sandbox, and again as many to its agent.
 	Connections int `toml:"connections"`
+	// Processes is how many processes started through the API may run at once in
+	// one sandbox; 0 is any number.
+	Processes int `toml:"processes"`
 }
 
 // Network is what sandboxes can reach.
@@ -146,6 +149,7 @@ func (c *Config) Validate() error {
 		keyed("limits.swap", within(c.Limits.Swap, 0, maxSize)),
 		keyed("limits.pids", within(c.Limits.PIDs, 16, maxPIDs)),
 		keyed("limits.disk", within(c.Limits.Disk, 16*MiB, maxSize)),
+		keyed("limits.processes", within(c.Limits.Processes, 0, maxPIDs)),
 		keyed("limits.connections", within(c.Limits.Connections, 1, maxConnections)),
 		keyed("network.mode", oneOf(c.Network.Mode, "nat", "none")),
 	}

@@ -199,6 +199,7 @@ func (s *system) start(ctx context.Context) error {
 	opts := node.Options{
 		Driver: s.driver, Images: s.images, Uppers: s.uppers, Slots: s.slots, Boxes: s.store,
 		OnExit: func(id sandbox.ID) { s.control.Exited(id) }, Logger: s.logger,
+		MaxProcesses: s.cfg.Limits.Processes,
 	}
 	if s.network != nil {
 		opts.Network = s.network

@@ -64,6 +64,9 @@ type Options struct {
 	Boxes   store.Boxes
 	// PoolMax bounds how many started sandboxes wait per template; 0 means none.
 	PoolMax int
+	// MaxProcesses bounds how many processes each sandbox launched from now on may
+	// run at once through its API; 0 means any number.
+	MaxProcesses int
 	// OnExit is told of a sandbox that was launched and has ended by itself. It
 	// is called on a goroutine of its own.
 	OnExit func(sandbox.ID)
@@ -221,6 +224,7 @@ func (n *Node) obtain(ctx context.Context, t sandbox.Template) (b *box, pooled b
 func (n *Node) claim(ctx context.Context, b *box, req sandbox.LaunchRequest) error {
 	err := b.agent.Init(ctx, agentclient.Init{
 		Env: mergeEnv(req.Template.Env, req.Env), DefaultUser: req.Template.User, DefaultWorkdir: req.Template.Workdir,
+		MaxProcesses: n.opts.MaxProcesses,
 	})
 	if err != nil {
 		return fmt.Errorf("initialise agent of %s: %w", b.id, err)

@@ -332,7 +332,11 @@ type StartRequest struct {
 	Pty     *PTY                   `protobuf:"bytes,2,opt,name=pty,proto3,oneof" json:"pty,omitempty"`
 	Tag     *string                `protobuf:"bytes,3,opt,name=tag,proto3,oneof" json:"tag,omitempty"`
 	// Absent means true: the process gets an open standard input.
-	Stdin         *bool `protobuf:"varint,4,opt,name=stdin,proto3,oneof" json:"stdin,omitempty"`
+	Stdin *bool `protobuf:"varint,4,opt,name=stdin,proto3,oneof" json:"stdin,omitempty"`
+	// Sandlot's own addition: the process is killed, with all of its session, when
+	// it has run this long; 0 is no limit. Unlike the timeout of the stream it does
+	// not depend on the stream, and the end event tells every subscriber.
+	TimeoutMs     uint32 `protobuf:"varint,1000,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +397,13 @@ func (x *StartRequest) GetStdin() bool {
 		return *x.Stdin
 	}
 	return false
+}
+
+func (x *StartRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
 }
 
 type UpdateRequest struct {
@@ -1731,12 +1742,14 @@ const file_process_process_proto_rawDesc = "" +
 	"\x03tag\x18\x03 \x01(\tH\x00R\x03tag\x88\x01\x01B\x06\n" +
 	"\x04_tag\"B\n" +
 	"\fListResponse\x122\n" +
-	"\tprocesses\x18\x01 \x03(\v2\x14.process.ProcessInfoR\tprocesses\"\xb1\x01\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x14.process.ProcessInfoR\tprocesses\"\xd1\x01\n" +
 	"\fStartRequest\x120\n" +
 	"\aprocess\x18\x01 \x01(\v2\x16.process.ProcessConfigR\aprocess\x12#\n" +
 	"\x03pty\x18\x02 \x01(\v2\f.process.PTYH\x00R\x03pty\x88\x01\x01\x12\x15\n" +
 	"\x03tag\x18\x03 \x01(\tH\x01R\x03tag\x88\x01\x01\x12\x19\n" +
-	"\x05stdin\x18\x04 \x01(\bH\x02R\x05stdin\x88\x01\x01B\x06\n" +
+	"\x05stdin\x18\x04 \x01(\bH\x02R\x05stdin\x88\x01\x01\x12\x1e\n" +
+	"\n" +
+	"timeout_ms\x18\xe8\a \x01(\rR\ttimeoutMsB\x06\n" +
 	"\x04_ptyB\x06\n" +
 	"\x04_tagB\b\n" +
 	"\x06_stdin\"p\n" +

@@ -16,7 +16,7 @@ func newTestService(t testing.TB) *Service {
 		Reaper: r, Logger: slog.New(slog.DiscardHandler),
 		User:    func(string) (account.User, error) { return account.User{}, nil },
 		Env:     func() map[string]string { return nil },
-		Workdir: func() string { return "" },
+		Workdir: func() string { return "" }, MaxProcesses: func() int { return 0 },
 	})
 	t.Cleanup(s.Close)
 	return s

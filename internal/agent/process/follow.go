@@ -82,7 +82,7 @@ func dataEvent(data []byte, from stream) *pb.ProcessEvent {
 // by it is an error.
 func (f follower) end() error {
 	end, timedOut := f.p.outcome()
-	if timedOut && f.limit > 0 {
+	if timedOut && f.limit > 0 && f.p.limit.stream {
 		return connect.NewError(connect.CodeDeadlineExceeded, errors.New(timeoutText(f.limit)))
 	}
 	return f.send(&pb.ProcessEvent{Event: &pb.ProcessEvent_End{End: end}})

@@ -39,8 +39,10 @@ type proc struct {
 	child  *reaper.Child
 	io     *stdio
 	out    *output
-	// onEnd is called once, with mu held.
-	onEnd func(*proc)
+	// onExit and onEnd are called once, with mu held.
+	onExit func()
+	onEnd  func(*proc)
+	limit  limit
 	// done is closed at the end.
 	done chan struct{}
 
@@ -50,10 +52,27 @@ type proc struct {
 	exitedAt time.Time // zero while it runs
 	status   syscall.WaitStatus
 	quiet    *time.Timer
-	// deadline kills the process at the end of the timeout it was started with.
+	// deadline kills the process when its limit is over.
 	deadline *time.Timer
 	timedOut bool
 	ended    bool
+}
+
+// limit is how long a process may run; zero is for ever.
+type limit struct {
+	after time.Duration
+	// stream says that it is the timeout of the stream of Start.
+	stream bool
+}
+
+// earlier returns the limit that ends first; a stream's of 0 is none, as is a
+// process's own.
+func earlier(stream time.Duration, ownMs uint32) limit {
+	own := time.Duration(ownMs) * time.Millisecond
+	if stream > 0 && (own == 0 || stream < own) {
+		return limit{after: stream, stream: true}
+	}
+	return limit{after: own}
 }
 
 // pump moves one output into the ring until its end.
@@ -90,6 +109,7 @@ func (p *proc) exited(status syscall.WaitStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status, p.exitedAt = status, time.Now()
+	p.onExit()
 	if p.deadline != nil {
 		p.deadline.Stop()
 	}
@@ -203,7 +223,14 @@ func (p *proc) running() bool {
 func (p *proc) outcome() (end *pb.ProcessEvent_EndEvent, timedOut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return endEvent(p.status), p.timedOut
+	end = endEvent(p.status)
+	// It may have ended by itself just before.
+	timedOut = p.timedOut && p.status.Signal() == syscall.SIGKILL
+	if timedOut {
+		text := timeoutText(p.limit.after)
+		end.Error = &text
+	}
+	return end, timedOut
 }
 
 // endEvent describes a wait status in the words of Go's os/exec, which the SDKs

@@ -35,6 +35,8 @@ type Options struct {
 	Env func() map[string]string
 	// Workdir returns the sandbox's default directory, "" for the home directory.
 	Workdir func() string
+	// MaxProcesses returns how many processes may run at once, 0 for any number.
+	MaxProcesses func() int
 	// SwitchUser says that processes are started with the user's ids: the agent
 	// is root. Otherwise they inherit the agent's.
 	SwitchUser bool
@@ -49,6 +51,8 @@ type Service struct {
 	mu sync.Mutex
 	// procs are the processes without an end event, oldest first.
 	procs []*proc
+	// running counts the processes that have not exited.
+	running int
 	// pipes are the outputs being read.
 	pipes map[*pipe]struct{}
 }
@@ -102,6 +106,26 @@ func (s *Service) remove(p *proc) {
 			return
 		}
 	}
+}
+
+// admit counts a process that is about to be started, or says that there are as
+// many as there may be.
+func (s *Service) admit() error {
+	limit := s.opts.MaxProcesses()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if limit > 0 && s.running >= limit {
+		return errs.New(errs.Exhausted, "%d processes of this sandbox run already, which is its limit (limits.processes); end one first", s.running)
+	}
+	s.running++
+	return nil
+}
+
+// left is admit's undo.
+func (s *Service) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
 }
 
 func (s *Service) list() []*proc {

@@ -130,20 +130,32 @@ func checkNUL(c *command) error {
 	return nil
 }
 
-// launch starts a planned process with its outputs being read. A limit > 0 is
-// when it is killed. The first subscriber sees all of its output.
+// launch starts a planned process with its outputs being read, if there may be
+// one more. A limit > 0, the stream's, is when it is killed unless the request has
+// an earlier one. The first subscriber sees all of its output.
 func (s *Service) launch(c *command, req *pb.StartRequest, limit time.Duration) (*proc, *subscriber, error) {
+	if err := s.admit(); err != nil {
+		return nil, nil, err
+	}
+	p, sub, err := s.begin(c, req, limit)
+	if err != nil {
+		s.left()
+	}
+	return p, sub, err
+}
+
+func (s *Service) begin(c *command, req *pb.StartRequest, limit time.Duration) (*proc, *subscriber, error) {
 	streams, err := s.streams(c, req)
 	if err != nil {
 		return nil, nil, startError(err, c)
 	}
 	p := &proc{
 		config: req.GetProcess(), tag: req.Tag, io: streams, out: newOutput(), open: 1 + len(streams.outs),
-		done: make(chan struct{}), onEnd: s.remove,
+		done: make(chan struct{}), onExit: s.left, onEnd: s.remove, limit: earlier(limit, req.GetTimeoutMs()),
 	}
 	sub, err := p.out.subscribe()
 	if err == nil {
-		err = s.fork(p, c, limit)
+		err = s.fork(p, c)
 	}
 	streams.closeChild()
 	if err != nil {
@@ -163,7 +175,7 @@ func (s *Service) streams(c *command, req *pb.StartRequest) (*stdio, error) {
 
 // fork starts p and makes it known. It holds p.mu, so that an exit at once finds
 // p complete.
-func (s *Service) fork(p *proc, c *command, limit time.Duration) (err error) {
+func (s *Service) fork(p *proc, c *command) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.child, err = s.opts.Reaper.Start(c.path, c.argv, s.attributes(p, c), p.exited)
@@ -172,8 +184,8 @@ func (s *Service) fork(p *proc, c *command, limit time.Duration) (err error) {
 	}
 	p.pid = p.child.PID()
 	s.add(p)
-	if limit > 0 {
-		p.deadline = time.AfterFunc(limit, p.expire)
+	if p.limit.after > 0 {
+		p.deadline = time.AfterFunc(p.limit.after, p.expire)
 	}
 	for i, pp := range p.io.outs {
 		s.wg.Go(func() {
