@@ -119,10 +119,9 @@ type Exit struct {
 type Stats struct {
 	// CPUTime is the processor time used since the start.
 	CPUTime time.Duration
-	// MemoryBytes is the memory charged, CacheBytes the part of it that is page cache.
+	// MemoryBytes is the memory charged, CacheBytes the part of it that caches
+	// files, which the kernel takes back when something else needs it.
 	MemoryBytes, CacheBytes int64
-	// MemoryLimit is in bytes.
-	MemoryLimit int64
 	// PIDs is the number of tasks.
 	PIDs int64
 }

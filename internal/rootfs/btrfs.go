@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,20 +46,24 @@ func isBtrfs(dir string) bool {
 }
 
 // subvolumes is the backend on btrfs.
-type subvolumes struct{ quota, loop bool }
+type subvolumes struct {
+	loop   bool
+	groups string   // where the kernel shows quota groups; empty without quotas
+	known  sync.Map // of path to that of its quota group
+}
 
 func (s *subvolumes) describe() string {
 	where := "the data directory's own btrfs"
 	if s.loop {
 		where = "btrfs in a loop file"
 	}
-	if !s.quota {
+	if !s.enforced() {
 		return where + ", without quotas"
 	}
 	return where + ", simple quotas"
 }
 
-func (s *subvolumes) enforced() bool { return s.quota }
+func (s *subvolumes) enforced() bool { return s.groups != "" }
 
 func (s *subvolumes) create(path string, limit int64) error {
 	if err := subvolIoctl(path, ioctlSubvolCreate); err != nil {
@@ -67,7 +72,7 @@ func (s *subvolumes) create(path string, limit int64) error {
 	if err := os.Chmod(path, 0o755); err != nil {
 		return err
 	}
-	if !s.quota || limit <= 0 {
+	if !s.enforced() || limit <= 0 {
 		return nil
 	}
 	if err := limitSubvolume(path, limit); err != nil {
@@ -78,14 +83,18 @@ func (s *subvolumes) create(path string, limit int64) error {
 
 // remove deletes the subvolume at once; the kernel frees its space in the
 // background.
-func (s *subvolumes) remove(path string) error { return subvolIoctl(path, ioctlSnapDestroy) }
+func (s *subvolumes) remove(path string) error {
+	err := subvolIoctl(path, ioctlSnapDestroy)
+	s.known.Delete(path)
+	return err
+}
 
-// usage reads how much data the subvolume refers to alone.
+// usage reads what the subvolume's quota group is charged.
 func (s *subvolumes) usage(path string) int64 {
-	if !s.quota {
+	if !s.enforced() {
 		return -1
 	}
-	n, err := referenced(path)
+	n, err := s.used(path)
 	if err != nil {
 		return -1
 	}
@@ -129,23 +138,24 @@ func subvolumeID(f *os.File) (uint64, error) {
 	return args.treeid, err
 }
 
-// enableQuota switches simple quotas on. It reports false where the kernel is
-// too old for them: full accounting would cost every snapshot its speed.
-func enableQuota(root string) (bool, error) {
+// enableQuota switches simple quotas on and returns where the kernel shows
+// them. It fails where the kernel is too old for them: full accounting would
+// cost every snapshot its speed.
+func enableQuota(root string) (groups string, err error) {
 	f, err := os.Open(root)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer f.Close()
 	args := quotaCtl{cmd: quotaEnableSimple}
 	err = ioctl(f, ioctlQuotaCtl, unsafe.Pointer(&args))
 	switch {
 	case err == nil, errors.Is(err, unix.EEXIST):
-		return true, nil
+		return qgroupDir(root)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP):
-		return false, errors.New("btrfs simple quotas need Linux 6.7 or newer")
+		return "", errors.New("btrfs simple quotas need Linux 6.7 or newer")
 	}
-	return false, fmt.Errorf("enable quotas: %w", err)
+	return "", fmt.Errorf("enable quotas: %w", err)
 }
 
 func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {

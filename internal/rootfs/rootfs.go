@@ -42,7 +42,7 @@ type Pool struct {
 type backend interface {
 	create(path string, limit int64) error
 	remove(path string) error
-	// usage returns the bytes an upper holds alone, -1 if unknown.
+	// usage returns the bytes charged to an upper, -1 if unknown.
 	usage(path string) int64
 	describe() string
 	enforced() bool
@@ -119,11 +119,11 @@ func (p *Pool) open(ctx context.Context, kind string, o Options) error {
 	default:
 		return errs.New(errs.Invalid, "unknown pool backend %q; use btrfs, loop or directory", kind)
 	}
-	quota, err := enableQuota(filepath.Dir(p.dir))
+	groups, err := enableQuota(filepath.Dir(p.dir))
 	if err != nil {
 		p.logger.WarnContext(ctx, "disk limits are not enforced", "error", err)
 	}
-	p.backend = &subvolumes{quota: quota, loop: kind == "loop"}
+	p.backend = &subvolumes{groups: groups, loop: kind == "loop"}
 	return nil
 }
 
@@ -198,8 +198,8 @@ func (p *Pool) List() ([]sandbox.ID, error) {
 	return ids, nil
 }
 
-// Usage returns the bytes that only this sandbox's upper holds, -1 if the
-// backend does not count them.
+// Usage returns the bytes charged to this sandbox's upper, -1 if the backend
+// does not count them or there is no such upper.
 func (p *Pool) Usage(id sandbox.ID) int64 { return p.backend.usage(p.upper(id).Dir) }
 
 // Describe says in a few words what the pool is.

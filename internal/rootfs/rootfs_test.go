@@ -15,7 +15,7 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/testreq"
 )
 
-func openPool(t *testing.T, dir, backend string) *Pool {
+func openPool(t testing.TB, dir, backend string) *Pool {
 	t.Helper()
 	p, err := Open(t.Context(), Options{Dir: dir, Backend: backend, SizeBytes: 2 << 30, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -99,6 +99,57 @@ func checkLimit(t *testing.T, p *Pool) {
 	}
 	if err := p.Delete(id); err != nil {
 		t.Error(err)
+	}
+}
+
+// Usage follows what is written at once, also what is not on the disk yet, and
+// what is deleted once that is.
+func TestUsage(t *testing.T) {
+	testreq.Root(t)
+	testreq.Command(t, "mkfs.btrfs", "btrfs-progs")
+	p := openPool(t, t.TempDir(), "loop")
+	a, b := sandbox.NewID(), sandbox.NewID()
+	if n := p.Usage(a); n != -1 {
+		t.Errorf("an upper that does not exist uses %d bytes", n)
+	}
+	if !p.Enforced() {
+		return // this kernel counts nothing
+	}
+	up, err := p.Create(a, 64<<20)
+	if _, err2 := p.Create(b, 64<<20); err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	const size = 16 << 20
+	path := filepath.Join(up.Up, "file")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("0123456789abcdef"), size/16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	between(t, "written", p.Usage(a), size, size+1<<20)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	between(t, "synced", p.Usage(a), size, size+1<<20)
+	between(t, "of another", p.Usage(b), 0, 1<<20)
+	dir, err := os.Open(up.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := errors.Join(f.Close(), os.Remove(path), unix.Syncfs(int(dir.Fd()))); err != nil {
+		t.Fatal(err)
+	}
+	between(t, "deleted", p.Usage(a), 0, 1<<20)
+}
+
+func between(t *testing.T, what string, n, low, high int64) {
+	t.Helper()
+	if n < low || n > high {
+		t.Errorf("%s: usage is %d, want %d to %d", what, n, low, high)
 	}
 }
 

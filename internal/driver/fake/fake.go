@@ -141,10 +141,9 @@ func (f *fake) Sweep(_ context.Context, keep []driver.State) ([]string, error) {
 
 // box is one sandbox.
 type box struct {
-	state  driver.State
-	limits sandbox.Limits
-	conns  chan net.Conn
-	dead   chan struct{}
+	state driver.State
+	conns chan net.Conn
+	dead  chan struct{}
 
 	mu      sync.Mutex
 	started bool
@@ -155,8 +154,8 @@ type box struct {
 
 func newBox(spec driver.Spec, n int) *box {
 	return &box{
-		state:  driver.State{ID: spec.ID, PID: firstPID + n, StartTime: uint64(n), UIDBase: spec.UIDBase},
-		limits: spec.Limits, conns: make(chan net.Conn), dead: make(chan struct{}),
+		state: driver.State{ID: spec.ID, PID: firstPID + n, StartTime: uint64(n), UIDBase: spec.UIDBase},
+		conns: make(chan net.Conn), dead: make(chan struct{}),
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
 
-	"github.com/sandlot-dev/sandlot/internal/driver"
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
@@ -164,18 +163,4 @@ func destroy(m cgroups.Manager) error {
 		}
 		time.Sleep(wait)
 	}
-}
-
-func stats(m cgroups.Manager) (driver.Stats, error) {
-	s, err := m.GetStats()
-	if err != nil {
-		return driver.Stats{}, fmt.Errorf("read cgroup: %w", err)
-	}
-	return driver.Stats{
-		CPUTime:     time.Duration(s.CpuStats.CpuUsage.TotalUsage),
-		MemoryBytes: int64(s.MemoryStats.Usage.Usage),
-		CacheBytes:  int64(s.MemoryStats.Cache),
-		MemoryLimit: int64(s.MemoryStats.Usage.Limit),
-		PIDs:        int64(s.PidsStats.Current),
-	}, nil
 }

@@ -240,7 +240,9 @@ func (i *instance) Signal(_ context.Context, sig sandbox.Signal) error {
 }
 
 // Stats reads the sandbox's cgroup.
-func (i *instance) Stats(context.Context) (driver.Stats, error) { return stats(i.cgroup) }
+func (i *instance) Stats(context.Context) (driver.Stats, error) {
+	return i.driver.cgroups.stats(i.state.ID)
+}
 
 // State returns what Recover needs.
 func (i *instance) State() driver.State { return i.state }
