@@ -36,6 +36,7 @@ func TestRealServer(t *testing.T) {
 	t.Run("deadline", func(t *testing.T) { realDeadline(t, sbx) })
 	t.Run("files", func(t *testing.T) { realFiles(t, sbx.Files) })
 	t.Run("ports", func(t *testing.T) { realPorts(t, sbx) })
+	t.Run("metrics", func(t *testing.T) { realMetrics(t, c, sbx) })
 	t.Run("pool", func(t *testing.T) {
 		if hit, _ := create(t, c, client.WithoutPool()).FromPool(); hit {
 			t.Error("a sandbox came from the pool after WithoutPool")

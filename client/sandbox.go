@@ -44,6 +44,11 @@ func (s *Sandbox) FromPool() (hit, known bool) { return s.pool == "hit", s.pool 
 // Info describes the sandbox as it is now.
 func (s *Sandbox) Info(ctx context.Context) (SandboxInfo, error) { return s.client.Info(ctx, s.ID) }
 
+// Metrics is Client.Metrics of this sandbox.
+func (s *Sandbox) Metrics(ctx context.Context, from, until time.Time) ([]Metric, error) {
+	return s.client.Metrics(ctx, s.ID, from, until)
+}
+
 // SetTimeout sets the time to live, counted from now and rounded up to whole
 // seconds. It may be shorter than what was left.
 func (s *Sandbox) SetTimeout(ctx context.Context, d time.Duration) error {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -140,6 +141,37 @@ func (c *Client) Info(ctx context.Context, id string) (SandboxInfo, error) {
 	var info SandboxInfo
 	_, err := c.call(ctx, apiCall{method: http.MethodGet, path: "/sandboxes/" + url.PathEscape(id), out: &info})
 	return info, err
+}
+
+// Metric is what a sandbox used at one moment and what it may use.
+type Metric struct {
+	At   time.Time `json:"timestamp"`
+	CPUs int       `json:"cpuCount"`
+	// CPUPercent is how much of all its processors it used since the metric
+	// before, 0 to 100.
+	CPUPercent float64 `json:"cpuUsedPct"`
+	// Memory in bytes: MemoryUsed is without MemoryCache, what caches files.
+	MemoryUsed  int64 `json:"memUsed"`
+	MemoryCache int64 `json:"memCache"`
+	MemoryTotal int64 `json:"memTotal"`
+	// Disk in bytes; DiskUsed is 0 where the server does not count it.
+	DiskUsed  int64 `json:"diskUsed"`
+	DiskTotal int64 `json:"diskTotal"`
+}
+
+// Metrics returns what a sandbox used between two times, the oldest first; a
+// zero time is no bound. The server takes one every 5 seconds and keeps fewer
+// of those long ago. There is at least one right after Create.
+func (c *Client) Metrics(ctx context.Context, id string, from, until time.Time) ([]Metric, error) {
+	q := url.Values{}
+	for name, t := range map[string]time.Time{"start": from, "end": until} {
+		if !t.IsZero() {
+			q.Set(name, strconv.FormatInt(t.Unix(), 10))
+		}
+	}
+	var all []Metric
+	_, err := c.call(ctx, apiCall{method: http.MethodGet, path: "/sandboxes/" + url.PathEscape(id) + "/metrics", query: q, out: &all})
+	return all, err
 }
 
 // Filter selects sandboxes. Empty fields select all.

@@ -388,8 +388,37 @@ type SandboxDetail struct {
 	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
 
+// SandboxMetric What a sandbox used at one moment and what it may use, in bytes.
+type SandboxMetric struct {
+	CPUCount int `json:"cpuCount"`
+
+	// CPUUsedPct How much of all its processors it used since the metric before, 0 to 100.
+	CPUUsedPct float64 `json:"cpuUsedPct"`
+	DiskTotal  int64   `json:"diskTotal"`
+
+	// DiskUsed What it has written; 0 where that is not counted.
+	DiskUsed int64 `json:"diskUsed"`
+
+	// MemCache What caches files.
+	MemCache int64 `json:"memCache"`
+	MemTotal int64 `json:"memTotal"`
+
+	// MemUsed Without memCache.
+	MemUsed   int64     `json:"memUsed"`
+	Timestamp time.Time `json:"timestamp"`
+
+	// TimestampUnix The same in seconds.
+	TimestampUnix int64 `json:"timestampUnix"`
+}
+
 // SandboxState Where a sandbox is in its life.
 type SandboxState string
+
+// SandboxesMetrics defines model for SandboxesMetrics.
+type SandboxesMetrics struct {
+	// Sandboxes By sandbox ID.
+	Sandboxes map[string]SandboxMetric `json:"sandboxes"`
+}
 
 // StringMap Names and values, all strings.
 type StringMap map[string]string
@@ -482,6 +511,20 @@ type ListSandboxesParams struct {
 	// key and value percent-encoded on its own before the whole is encoded as
 	// a query parameter.
 	Metadata *MetadataFilter `form:"metadata,omitempty" json:"metadata,omitempty"`
+}
+
+// GetSandboxesMetricsParams defines parameters for GetSandboxesMetrics.
+type GetSandboxesMetricsParams struct {
+	SandboxIds []string `form:"sandbox_ids" json:"sandbox_ids"`
+}
+
+// GetSandboxMetricsParams defines parameters for GetSandboxMetrics.
+type GetSandboxMetricsParams struct {
+	// Start Nothing earlier than this Unix time in seconds.
+	Start *int64 `form:"start,omitempty" json:"start,omitempty"`
+
+	// End Nothing later than this Unix time in seconds.
+	End *int64 `form:"end,omitempty" json:"end,omitempty"`
 }
 
 // ListTemplatesParams defines parameters for ListTemplates.

@@ -52,6 +52,8 @@ var routes = []route{
 	{http.MethodGet, "/sandboxes", needsKey, (*server).listSandboxes},
 	{http.MethodGet, "/sandboxes/{sandboxID}", needsKey, (*server).getSandbox},
 	{http.MethodDelete, "/sandboxes/{sandboxID}", needsKey, (*server).killSandbox},
+	{http.MethodGet, "/sandboxes/{sandboxID}/metrics", needsKey, (*server).sandboxMetrics},
+	{http.MethodGet, "/sandboxes/metrics", needsKey, (*server).metricsOfSandboxes},
 	{http.MethodPost, "/sandboxes/{sandboxID}/timeout", needsKey, (*server).setTimeout},
 	{http.MethodPost, "/sandboxes/{sandboxID}/refreshes", needsKey, (*server).refreshSandbox},
 	{http.MethodPost, "/sandboxes/{sandboxID}/connect", needsKey, (*server).connectSandbox},

@@ -16,8 +16,6 @@ var missingRoutes = []route{
 	{http.MethodPost, "/sandboxes/{sandboxID}/snapshots", needsKey, missing("snapshots")},
 	{http.MethodGet, "/snapshots", needsKey, missing("snapshots")},
 	{http.MethodPut, "/sandboxes/{sandboxID}/network", needsKey, missing("changing a sandbox's network policy")},
-	{http.MethodGet, "/sandboxes/metrics", needsKey, missing("metrics of sandboxes")},
-	{http.MethodGet, "/sandboxes/{sandboxID}/metrics", needsKey, missing("metrics of sandboxes")},
 	{http.MethodGet, "/sandboxes/{sandboxID}/logs", needsKey, missing("logs of sandboxes")},
 	{http.MethodGet, "/v2/sandboxes/{sandboxID}/logs", needsKey, missing("logs of sandboxes")},
 

@@ -259,7 +259,7 @@ func TestPanic(t *testing.T) {
 func TestMissingFeatures(t *testing.T) {
 	r := start(t, control.Options{})
 	for path, methods := range map[string]string{
-		"/sandboxes/metrics": "GET", "/snapshots": "GET",
+		"/snapshots": "GET",
 		"/templates": "POST", "/templates/x": "GET POST PATCH DELETE", "/v2/templates": "GET POST", "/v3/templates": "POST",
 		"/templates/tags": "POST DELETE", "/templates/x/tags": "GET", "/templates/x/files/abc": "GET",
 		"/templates/x/builds/y": "POST", "/v2/templates/x/builds/y": "POST",

@@ -31,6 +31,7 @@ import (
 type host struct {
 	launch func(context.Context, control.LaunchRequest) (sandbox.ID, error)
 	last   control.LaunchRequest
+	stats  sandbox.Stats
 }
 
 func (h *host) Launch(ctx context.Context, req control.LaunchRequest) (sandbox.ID, error) {
@@ -43,6 +44,9 @@ func (h *host) Launch(ctx context.Context, req control.LaunchRequest) (sandbox.I
 func (*host) Destroy(context.Context, sandbox.ID) error { return nil }
 func (*host) Alive(sandbox.ID) bool                     { return true }
 func (*host) Launched() []sandbox.ID                    { return nil }
+func (h *host) Stats(context.Context, sandbox.ID) (sandbox.Stats, error) {
+	return h.stats, nil
+}
 
 type templates struct{}
 

@@ -6,8 +6,9 @@
 // runs sandboxes and of the templates; api, edge and dashboard call it, and only
 // the composition root makes one.
 //
-// Lock order: entry.change, keyring.change, then Control.mu, keyring.mu; none
-// of the latter two is held across a call to the host or the store.
+// Lock order: entry.change, keyring.change, then Control.mu, keyring.mu, then
+// history.mu; none of the latter three is held across a call to the host or the
+// store.
 package control
 
 import (
@@ -37,6 +38,9 @@ type Host interface {
 	// them. Recover destroys the ones the registry does not know: the server died
 	// between their launch and their row.
 	Launched() []sandbox.ID
+	// Stats returns what a running sandbox uses now, or errs.NotFound. It does
+	// not wait for the sandbox.
+	Stats(ctx context.Context, id sandbox.ID) (sandbox.Stats, error)
 }
 
 // LaunchRequest is what a sandbox is launched with. It lives in sandbox, so
@@ -140,6 +144,8 @@ type entry struct {
 	id sandbox.ID
 	// change serialises what writes or deletes the row.
 	change sync.Mutex
+	// history is what it used; only while the server runs.
+	history history
 
 	// Guarded by Control.mu.
 	sandbox Sandbox

@@ -21,6 +21,7 @@ type host struct {
 	mu        sync.Mutex
 	onLaunch  func(context.Context) error
 	onDestroy func(sandbox.ID) error
+	onStats   func() (sandbox.Stats, error)
 	alive     map[sandbox.ID]bool
 	launches  int
 	destroyed map[sandbox.ID]int
@@ -75,6 +76,25 @@ func (h *host) Launched() []sandbox.ID {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Collect(maps.Keys(h.alive))
+}
+
+func (h *host) Stats(_ context.Context, id sandbox.ID) (sandbox.Stats, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.alive[id] {
+		return sandbox.Stats{}, errs.New(errs.NotFound, "%s does not run", id)
+	}
+	if h.onStats == nil {
+		return sandbox.Stats{}, nil
+	}
+	return h.onStats()
+}
+
+// measuring sets what every sandbox uses.
+func (h *host) measuring(f func() (sandbox.Stats, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onStats = f
 }
 
 // launching and destroying set what runs before; nil for nothing.

@@ -48,6 +48,7 @@ func (c *Control) begin(ctx context.Context, rows []Sandbox) error {
 	c.phase = serving
 	c.work.Go(func() { c.reap(ctx) })
 	c.work.Go(func() { c.flushEvery(ctx, time.Minute) })
+	c.work.Go(func() { c.sample(ctx) })
 	return nil
 }
 

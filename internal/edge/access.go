@@ -48,9 +48,6 @@ func allowTraffic(r *http.Request, s control.Sandbox) error {
 }
 
 func (e *Edge) authorizeAgent(r *http.Request, c *call) error {
-	if feature, ok := missingRoutes[r.URL.Path]; ok {
-		return errs.New(errs.Unsupported, "%s: not available in this version of Sandlot", feature)
-	}
 	if !public(r.URL.Path) {
 		return errs.New(errs.NotFound, "the agent has no route %s", r.URL.Path)
 	}
@@ -69,19 +66,13 @@ func equal(a, b string) bool {
 	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }
 
-// missingRoutes are routes of E2B's agent that this one does not have. Not found
-// would mean to clients that a file or a sandbox does not exist.
-var missingRoutes = map[string]string{
-	"/metrics": "metrics of sandboxes",
-}
-
 // public reports whether a route of the agent may be reached from outside. What
 // the server itself tells the agent lies elsewhere. A path is taken as it is
 // spelt, decoded: what is not exactly a route, such as one with dots or double
 // slashes, is none.
 func public(path string) bool {
 	switch path {
-	case "/health", "/files", "/files/compose", "/envs":
+	case "/health", "/files", "/files/compose", "/envs", metricsPath:
 		return true
 	}
 	method, ok := strings.CutPrefix(path, "/process.Process/")

@@ -27,6 +27,7 @@ type Registry interface {
 	Authorize(id sandbox.ID, token string) error
 	AuthorizeFile(id sandbox.ID, f control.FileSignature) error
 	SandboxBySignature(f control.FileSignature) (control.Sandbox, error)
+	CurrentMetric(ctx context.Context, id sandbox.ID) (control.Metric, error)
 }
 
 // Dialer reaches into sandboxes (node.Node).
@@ -108,6 +109,10 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer e.load.leave(t)
+	if t.port == AgentPort && r.URL.Path == metricsPath {
+		e.metrics(w, r, t)
+		return
+	}
 	// An agent answers before it has read the whole request (a command's stream
 	// starts with its first message). Without full duplex net/http closes the
 	// request's body at that moment, under the proxy that is still sending it,

@@ -52,6 +52,16 @@ func (r registry) SandboxBySignature(f control.FileSignature) (control.Sandbox, 
 	return r.row, r.AuthorizeFile(liveID, f)
 }
 
+func (r registry) CurrentMetric(_ context.Context, id sandbox.ID) (control.Metric, error) {
+	_, err := r.Get(id)
+	return metric, err
+}
+
+var metric = control.Metric{
+	At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), CPUs: 2, CPUPercent: 12.5,
+	MemoryUsed: 3<<20 + 1, MemoryCache: 1 << 20, MemoryTotal: 1 << 30, DiskUsed: 4096, DiskTotal: 10 << 30,
+}
+
 // dialer leads to test servers.
 type dialer struct {
 	agent string
@@ -116,7 +126,9 @@ func TestRoutes(t *testing.T) {
 		{"health needs none", "/health", "", string(liveID), "", "", 200, "agent /health"},
 		{"internal route", "/sandlot/init", "", string(liveID), "", token, 404, "no route"},
 		{"internal route, spelt otherwise", "/files/../sandlot/init", "", string(liveID), "", token, 404, "no route"},
-		{"metrics", "/metrics", "", string(liveID), "", token, 501, "metrics of sandboxes"},
+		{"metrics", "/metrics", "", string(liveID), "", token, 200, `{"ts":1767323045,"cpu_count":2,`},
+		{"metrics need the token", "/metrics", "", string(liveID), "", "", 401, "wrong token"},
+		{"metrics of a dead sandbox", "/metrics", "", string(otherID), "", token, 502, "not found"},
 		{"joining files", "/files/compose", "", string(liveID), "", token, 200, "agent /files/compose"},
 		{"joining files needs the token", "/files/compose?path=a&signature=good", "", string(liveID), "", "", 401, "wrong token"},
 		{"metrics of a program", "/metrics", "", string(liveID), "8080", "", 200, "port /metrics"},

@@ -37,6 +37,8 @@ type Uppers interface {
 	Create(id sandbox.ID, limit int64) (rootfs.Upper, error)
 	Delete(id sandbox.ID) error
 	List() ([]sandbox.ID, error)
+	// Usage returns the bytes an upper holds, -1 if nobody counts them.
+	Usage(id sandbox.ID) int64
 }
 
 // Slots hands out host-wide numbers (slot.Pool).
@@ -309,13 +311,21 @@ func (n *Node) DialPort(ctx context.Context, id sandbox.ID, port uint16) (net.Co
 	return b.agent.DialPort(ctx, port)
 }
 
-// Stats returns what a sandbox uses.
-func (n *Node) Stats(ctx context.Context, id sandbox.ID) (driver.Stats, error) {
+// Stats returns what a sandbox uses. It fails with errs.NotFound when the
+// sandbox does not run.
+func (n *Node) Stats(ctx context.Context, id sandbox.ID) (sandbox.Stats, error) {
 	b, err := n.launched(id)
 	if err != nil {
-		return driver.Stats{}, err
+		return sandbox.Stats{}, err
 	}
-	return b.instance.Stats(ctx)
+	s, err := b.instance.Stats(ctx)
+	if err != nil {
+		return sandbox.Stats{}, fmt.Errorf("measure %s: %w", id, err)
+	}
+	return sandbox.Stats{
+		CPUTime: s.CPUTime, MemoryBytes: s.MemoryBytes, CacheBytes: s.CacheBytes,
+		DiskBytes: max(n.opts.Uppers.Usage(id), 0),
+	}, nil
 }
 
 // watch owns the wait for b's end, and reports it unless Destroy caused it.
