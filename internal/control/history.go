@@ -2,6 +2,7 @@ package control
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,9 +127,9 @@ func (h *history) last(l sandbox.Limits) (Metric, bool) {
 func (h *history) upTo(at time.Time) (reading, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for i := len(h.readings) - 1; i >= 0; i-- {
-		if h.readings[i].at <= at.UnixMilli() {
-			return h.readings[i], true
+	for _, r := range slices.Backward(h.readings) {
+		if r.at <= at.UnixMilli() {
+			return r, true
 		}
 	}
 	return reading{}, false

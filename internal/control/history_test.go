@@ -87,7 +87,8 @@ func TestMetricOfReadings(t *testing.T) {
 		want  Metric
 	}{
 		{
-			"ordinary", 4 * time.Second, sandbox.Stats{CPUTime: 2 * time.Second, MemoryBytes: 700, CacheBytes: 300, DiskBytes: 40},
+			"ordinary", 4 * time.Second,
+			sandbox.Stats{CPUTime: 2 * time.Second, MemoryBytes: 700, CacheBytes: 300, DiskBytes: 40},
 			Metric{CPUPercent: 12.5, MemoryUsed: 400, MemoryCache: 300, DiskUsed: 40},
 		},
 		{"rounded", 3 * time.Second, sandbox.Stats{CPUTime: 2 * time.Second}, Metric{CPUPercent: 16.67}},

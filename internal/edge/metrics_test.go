@@ -13,7 +13,7 @@ import (
 // The server answers what a sandbox uses itself: the agent could say anything.
 func TestMetrics(t *testing.T) {
 	s := start(t, control.Sandbox{}, echoPath("agent"), echoPath("port"))
-	ask := func(method string) *http.Response {
+	ask := func(method string, reply any) (status int, kind string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, s.URL+"/metrics", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -24,13 +24,17 @@ func TestMetrics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { resp.Body.Close() })
-		return resp
+		defer resp.Body.Close()
+		if reply != nil {
+			if err := json.NewDecoder(resp.Body).Decode(reply); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return resp.StatusCode, resp.Header.Get("Content-Type")
 	}
-	resp := ask(http.MethodGet)
 	var got map[string]float64
-	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
-		t.Fatal(err)
+	if status, kind := ask(http.MethodGet, &got); status != http.StatusOK || kind != "application/json" {
+		t.Errorf("%d %s", status, kind)
 	}
 	want := map[string]float64{
 		"ts": 1767323045, "cpu_count": 2, "cpu_used_pct": 12.5,
@@ -40,10 +44,7 @@ func TestMetrics(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if kind := resp.Header.Get("Content-Type"); kind != "application/json" {
-		t.Errorf("content type %q", kind)
-	}
-	if resp := ask(http.MethodPost); resp.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("POST: %s", resp.Status)
+	if status, _ := ask(http.MethodPost, nil); status != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", status)
 	}
 }
