@@ -220,7 +220,10 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.control.Recover(ctx); err != nil {
 		return fmt.Errorf("recover registry: %w", err)
 	}
-	s.edge = edge.New(edge.Options{Registry: s.control, Dialer: s.node, Logger: s.logger, MaxConnections: s.cfg.Limits.Connections})
+	s.edge = edge.New(edge.Options{
+		Registry: s.control, Dialer: s.node, Logger: s.logger,
+		MaxConnections: s.cfg.Limits.Connections, MaxTotal: descriptorsOver(connectionShare),
+	})
 	s.onClose(func(context.Context) error { s.edge.Close(); return nil })
 	return nil
 }

@@ -95,8 +95,10 @@ func (d Daemon) run(ctx context.Context, s *system, ln net.Listener, c console) 
 	if err := s.announce(url); err != nil {
 		return err
 	}
+	clients := crowd{most: int64(descriptorsOver(clientShare))}
 	srv := &http.Server{
 		Handler:           d.handler(s),
+		ConnState:         clients.watch,
 		TLSConfig:         s.tlsConfig(),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),

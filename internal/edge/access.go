@@ -7,6 +7,7 @@ import (
 
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
 // Headers by which callers show their right. Names are in canonical form.
@@ -31,6 +32,9 @@ func (e *Edge) authorize(r *http.Request, t target) (*call, error) {
 	s, err := e.registry.Get(t.id)
 	if err != nil {
 		return nil, err
+	}
+	if s.State == sandbox.Paused {
+		return nil, errs.New(errs.Unavailable, "the sandbox is paused").WithHint("connect to it, which resumes it")
 	}
 	c := &call{target: t, sandbox: s}
 	if t.port != AgentPort {

@@ -45,6 +45,10 @@ type Options struct {
 	// MaxConnections bounds what may be under way at once to the ports of one
 	// sandbox, and as much again to its agent; 0 means 1024.
 	MaxConnections int
+	// MaxTotal bounds what may be under way at once to the ports of all sandboxes,
+	// and as much again to their agents; each takes two descriptors. 0 means no
+	// bound.
+	MaxTotal int
 }
 
 // Edge is an http.Handler for requests that mean a sandbox. It is safe for
@@ -62,7 +66,7 @@ type Edge struct {
 
 // New returns an Edge. End it with Close.
 func New(opt Options) *Edge {
-	e := &Edge{registry: opt.Registry, dialer: opt.Dialer, logger: opt.Logger, load: newLoad(opt.MaxConnections), page: newPage()}
+	e := &Edge{registry: opt.Registry, dialer: opt.Dialer, logger: opt.Logger, load: newLoad(opt.MaxConnections, opt.MaxTotal), page: newPage()}
 	e.agents = e.agentTransport()
 	e.ports = e.portTransport()
 	e.proxy = &httputil.ReverseProxy{
@@ -130,10 +134,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // the server's table of descriptors through one. The agent's share is its own:
 // an application with many visitors must not lock its owner out.
 type load struct {
-	limit int
+	limit, most int // of one sandbox, of all; 0 of all means no bound
 
-	mu   sync.Mutex
-	busy map[loadKey]int
+	mu    sync.Mutex
+	busy  map[loadKey]int
+	total map[bool]int // by loadKey.agent
 }
 
 type loadKey struct {
@@ -144,11 +149,11 @@ type loadKey struct {
 // defaultConnections is the bound when none is given.
 const defaultConnections = 1024
 
-func newLoad(limit int) load {
+func newLoad(limit, most int) load {
 	if limit == 0 {
 		limit = defaultConnections
 	}
-	return load{limit: limit, busy: make(map[loadKey]int)}
+	return load{limit: limit, most: most, busy: make(map[loadKey]int), total: make(map[bool]int)}
 }
 
 // enter takes a place, or returns an error of kind errs.Exhausted.
@@ -161,7 +166,12 @@ func (l *load) enter(t target) error {
 		return errs.New(errs.Exhausted, "%d connections to this sandbox are open and no more are allowed", n).
 			WithHint("close some and try again, or raise limits.connections in the server's configuration")
 	}
+	if l.most > 0 && l.total[key.agent] >= l.most {
+		return errs.New(errs.Exhausted, "%d connections to sandboxes are open, which is as many as the server has descriptors for", l.most).
+			WithHint("close some and try again, or raise the server's limit on open files")
+	}
 	l.busy[key] = n + 1
+	l.total[key.agent]++
 	return nil
 }
 
@@ -170,6 +180,7 @@ func (l *load) leave(t target) {
 	key := loadKey{t.id, t.port == AgentPort}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.total[key.agent]--
 	if l.busy[key]--; l.busy[key] == 0 {
 		delete(l.busy, key)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
 const browserAccept = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -143,6 +144,16 @@ func TestPagePolicy(t *testing.T) {
 	}
 }
 
+func TestPaused(t *testing.T) {
+	s := start(t, control.Sandbox{State: sandbox.Paused}, echoPath("agent"), echoPath("port"))
+	for _, port := range []string{"8080", "49983"} {
+		a, body := get(t, s, map[string]string{idHeader: string(liveID), portHeader: port})
+		if a.StatusCode != http.StatusBadGateway || !strings.Contains(body, "is paused: connect to it") {
+			t.Errorf("port %s: %d %s", port, a.StatusCode, body)
+		}
+	}
+}
+
 // What stands behind a port may be anything; each says what to do.
 func TestUnreachable(t *testing.T) {
 	raw := func(answer string) string {
@@ -177,6 +188,32 @@ func TestUnreachable(t *testing.T) {
 	late := unreachable(target{id: liveID, port: 9}, errors.Join(errDial, errs.New(errs.Timeout, "late")))
 	if !errs.Is(late, errs.Unavailable) || !strings.Contains(errs.PublicMessage(late), "in time") {
 		t.Errorf("a dial that timed out: %v", late)
+	}
+}
+
+// The bound on all sandboxes' connections leaves the agents their own share, and
+// every place is given back.
+func TestTotalLoad(t *testing.T) {
+	l := newLoad(5, 2)
+	port := func(id sandbox.ID) target { return target{id: id, port: 80} }
+	for range 3 {
+		for _, id := range []sandbox.ID{liveID, otherID} {
+			if err := l.enter(port(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.enter(port(liveID)); !errs.Is(err, errs.Exhausted) {
+			t.Errorf("one too many: %v", err)
+		}
+		if err := l.enter(target{id: liveID, port: AgentPort}); err != nil {
+			t.Errorf("the agent's share: %v", err)
+		}
+		l.leave(port(liveID))
+		l.leave(port(otherID))
+		l.leave(target{id: liveID, port: AgentPort})
+	}
+	if len(l.busy) != 0 || l.total[true] != 0 || l.total[false] != 0 {
+		t.Errorf("left over: %v, %v", l.busy, l.total)
 	}
 }
 

@@ -2,7 +2,7 @@
 // headers as the SDKs do for their own traffic, and by host name as browsers do.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { eventually, request, withSandbox } from './lib.mjs'
+import { eventually, request, Sandbox, withSandbox } from './lib.mjs'
 
 const byHeader = (sandbox, port, more = {}) =>
   request({ ...more, headers: { 'E2b-Sandbox-Id': sandbox.sandboxId, 'E2b-Sandbox-Port': String(port), ...more.headers } })
@@ -93,4 +93,45 @@ test('the data plane needs the token of the sandbox', () =>
     assert.equal((await byHeader(sandbox, 49983, { path, headers: { 'X-Access-Token': 'guess' } })).status, 401)
     const start = { path: '/process.Process/List', method: 'POST', body: '{}', headers: { 'Content-Type': 'application/json' } }
     assert.equal((await byHeader(sandbox, 49983, start)).status, 401)
+  }))
+
+const seenInside = `
+import http.server, json
+class Seen(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({k.lower(): v for k, v in self.headers.items()}).encode())
+http.server.ThreadingHTTPServer(('127.0.0.1', 8000), Seen).serve_forever()
+`
+
+test('a sandbox closed to public traffic wants its token at ports', () =>
+  withSandbox({ network: { allowPublicTraffic: false, maskRequestHost: 'inside.test:${PORT}' } }, async (sandbox) => {
+    const token = sandbox.trafficAccessToken
+    assert.ok(token, 'no trafficAccessToken')
+    await sandbox.files.write('/tmp/seen.py', seenInside)
+    await sandbox.commands.run('exec python3 /tmp/seen.py', { background: true, timeoutMs: 0 })
+    const withToken = () => byHeader(sandbox, 8000, { headers: { 'e2b-traffic-access-token': token } })
+    await eventually('the server answers', async () => (await withToken()).status === 200)
+    assert.equal((await byHeader(sandbox, 8000)).status, 403)
+    assert.equal((await byHost(sandbox.getHost(8000))).status, 403)
+    assert.equal((await byHost(sandbox.getHost(8000), { headers: { 'e2b-traffic-access-token': 'guess' } })).status, 403)
+    const seen = JSON.parse((await withToken()).body)
+    assert.equal(seen.host, 'inside.test:8000')
+    assert.equal(seen['e2b-traffic-access-token'], undefined)
+    assert.equal(await sandbox.isRunning(), true)
+    const again = await Sandbox.connect(sandbox.sandboxId)
+    assert.equal(again.trafficAccessToken, token)
+  }))
+
+test('errors are JSON for programs and a page for browsers', () =>
+  withSandbox(async (sandbox) => {
+    const program = await byHeader(sandbox, 8123)
+    const { message, ...rest } = JSON.parse(program.body)
+    assert.deepEqual(rest, { sandboxId: sandbox.sandboxId, port: 8123, code: 502 })
+    assert.match(message, /8123/)
+    const browser = await byHost(sandbox.getHost(8123), { headers: { Accept: 'text/html,application/xhtml+xml,*/*;q=0.8' } })
+    assert.equal(browser.status, 502)
+    assert.match(browser.headers['content-type'], /^text\/html/)
+    assert.match(browser.body, /start a server on port 8123/)
   }))
