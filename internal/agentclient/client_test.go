@@ -21,7 +21,10 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers after it has closed a connection whose request was not read.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // listen returns a unix listener and a client that dials it.
 func listen(t *testing.T) (net.Listener, *agentclient.Client) {

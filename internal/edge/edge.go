@@ -13,6 +13,7 @@ import (
 	"net/http/httputil"
 	"sync"
 
+	"github.com/sandlot-dev/sandlot/internal/agentclient"
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
@@ -58,7 +59,7 @@ type Edge struct {
 	dialer   Dialer
 	logger   *slog.Logger
 	proxy    *httputil.ReverseProxy
-	agents   *http.Transport
+	agents   *agentclient.Forwarder
 	ports    *http.Transport
 	load     load
 	page     page
@@ -67,11 +68,13 @@ type Edge struct {
 // New returns an Edge. End it with Close.
 func New(opt Options) *Edge {
 	e := &Edge{registry: opt.Registry, dialer: opt.Dialer, logger: opt.Logger, load: newLoad(opt.MaxConnections, opt.MaxTotal), page: newPage()}
-	e.agents = e.agentTransport()
+	e.agents = agentclient.NewForwarder(func(ctx context.Context, id string) (net.Conn, error) {
+		return e.dialer.DialAgent(ctx, sandbox.ID(id))
+	})
 	e.ports = e.portTransport()
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:       rewrite,
-		Transport:     roundTripper(e.roundTrip),
+		Transport:     e.ports,
 		FlushInterval: -1, // streams reach the client as they come
 		BufferPool:    &buffers{},
 		ErrorHandler:  e.proxyFailed,
@@ -81,7 +84,7 @@ func New(opt Options) *Edge {
 }
 
 // Close drops idle connections.
-func (e *Edge) Close() { e.agents.CloseIdleConnections() }
+func (e *Edge) Close() { e.agents.Close() }
 
 // call is a request that was let in.
 type call struct {
@@ -122,7 +125,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// request's body at that moment, under the proxy that is still sending it,
 	// and the stream breaks. HTTP/2 always is duplex and says so by an error.
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+	if c.port == AgentPort {
+		e.toAgent(w, r, c)
+	} else {
+		e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+	}
 	// Who answers without reading the body leaves it to be skipped. In full
 	// duplex net/http must be made to do that before the handler returns: after
 	// it, meeting the body's end starts a read beside that of the next request,

@@ -27,15 +27,6 @@ const keyPrefix = "e2b_"
 // its body, to servers that do not know "Expect: 100-continue".
 const continueTimeout = time.Second
 
-// agentTransport keeps connections for the next request.
-func (e *Edge) agentTransport() *http.Transport {
-	t := e.transport()
-	t.MaxIdleConns = 2048 // of all sandboxes
-	t.MaxIdleConnsPerHost = 32
-	t.IdleConnTimeout = time.Minute
-	return t
-}
-
 // portTransport makes a connection for each request: users' servers close idle
 // ones when they like, and a request that meets such an end cannot be sent again
 // if it has a body. DisableKeepAlives would announce that by "Connection:
@@ -61,18 +52,6 @@ func (e *Edge) transport() *http.Transport {
 	}
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func (e *Edge) roundTrip(r *http.Request) (*http.Response, error) {
-	if callOf(r.Context()).port == AgentPort {
-		return e.agents.RoundTrip(r)
-	}
-	return e.ports.RoundTrip(r)
-}
-
 // errDial marks that nothing was sent, since no connection came about.
 var errDial = errors.New("no connection")
 
@@ -94,9 +73,6 @@ func (e *Edge) dialTarget(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if port == AgentPort {
-		return e.dialer.DialAgent(ctx, sandbox.ID(host))
-	}
 	return e.dialer.DialPort(ctx, sandbox.ID(host), uint16(port))
 }
 
@@ -109,20 +85,19 @@ func rewrite(p *httputil.ProxyRequest) {
 	// The copy has the announced names only; their values come with the body's
 	// end and into this map.
 	p.Out.Trailer = p.In.Trailer
-	if c.port == AgentPort {
-		toAgent(p, c)
-		return
-	}
 	toPort(p, c)
 }
 
-func toAgent(p *httputil.ProxyRequest, c *call) {
-	p.Out.URL.RawPath = "" // the agent is to read the path that was checked
-	p.Out.Header.Del(keyHeader)
+// toAgent forwards a request to the agent, which reads the path that was checked.
+func (e *Edge) toAgent(w http.ResponseWriter, r *http.Request, c *call) {
+	drop := []string{keyHeader}
 	if c.signed {
 		// A signature covers the user of the query and nothing else; who has it
 		// must not choose another.
-		p.Out.Header.Del("Authorization")
+		drop = append(drop, "Authorization")
+	}
+	if err := e.agents.Forward(w, r, string(c.id), drop...); err != nil {
+		e.proxyFailed(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)), err)
 	}
 }
 

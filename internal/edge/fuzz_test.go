@@ -1,8 +1,12 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -11,7 +15,7 @@ import (
 	"testing"
 
 	"github.com/sandlot-dev/sandlot/internal/control"
-	"github.com/sandlot-dev/sandlot/internal/errs"
+	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
 // FuzzParseHost: whatever is taken for a sandbox's name must mean the same when
@@ -90,29 +94,39 @@ func FuzzPath(f *testing.F) {
 	} {
 		f.Add(path)
 	}
-	e := New(Options{Registry: registry{control.Sandbox{ID: liveID, Insecure: true}}, Logger: slog.New(slog.DiscardHandler)})
-	var reached *http.Request
-	e.proxy.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-		reached = r
-		return nil, errs.New(errs.Unavailable, "nobody")
-	})
+	tap := &tap{}
+	e := New(Options{Registry: registry{control.Sandbox{ID: liveID, Insecure: true}}, Dialer: tap, Logger: slog.New(slog.DiscardHandler)})
 	f.Fuzz(func(t *testing.T, path string) {
 		u, err := url.ParseRequestURI(path)
 		if err != nil {
 			return
 		}
-		reached = nil
+		tap.sent.Reset()
 		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(nil))
 		r.URL = u
 		r.Header.Set(idHeader, string(liveID))
 		r.Header.Set(tokenHeader, token)
 		e.ServeHTTP(httptest.NewRecorder(), r)
-		if reached == nil {
+		if tap.sent.Len() == 0 {
 			return
 		}
-		read, err := url.ParseRequestURI(reached.URL.RequestURI())
-		if err != nil || !public(read.Path) || read.Path != u.Path {
-			t.Errorf("%q reached the agent as %q (%v)", path, reached.URL.RequestURI(), err)
+		text := tap.sent.String()
+		all := bufio.NewReader(&tap.sent)
+		reached, err := http.ReadRequest(all)
+		if err != nil || all.Buffered() > 0 || !public(reached.URL.Path) || reached.URL.Path != u.Path {
+			t.Errorf("%q reached the agent as %q (%v)", path, text, err)
 		}
 	})
 }
+
+// tap is a dialer to an agent that hears and never answers.
+type tap struct {
+	net.Conn // of which nothing else is called
+	sent     bytes.Buffer
+}
+
+func (c *tap) DialAgent(context.Context, sandbox.ID) (net.Conn, error)        { return c, nil }
+func (c *tap) DialPort(context.Context, sandbox.ID, uint16) (net.Conn, error) { return c, nil }
+func (c *tap) Write(p []byte) (int, error)                                    { return c.sent.Write(p) }
+func (c *tap) Read([]byte) (int, error)                                       { return 0, io.EOF }
+func (c *tap) Close() error                                                   { return nil }

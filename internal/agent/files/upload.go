@@ -172,7 +172,7 @@ func (u *upload) write(path string, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if err := r.write(func(f *os.File) error { return u.s.fill(f, body, r.target) }); err != nil {
+	if err := r.write(func(f *os.File) error { return u.s.fill(f, &bodyReader{r: body, whole: !r.inPlace}, r.target) }); err != nil {
 		return err
 	}
 	u.done = append(u.done, written{Path: full, Name: filepath.Base(full), Type: "file", Metadata: u.metadata})
@@ -180,10 +180,9 @@ func (u *upload) write(path string, body io.Reader) error {
 }
 
 // fill copies body to f and tells whose fault an error is.
-func (s *Service) fill(f *os.File, body io.Reader, path string) error {
+func (s *Service) fill(f *os.File, src *bodyReader, path string) error {
 	buf := s.buffers.take()
 	defer s.buffers.give(buf)
-	src := &bodyReader{r: body}
 	_, err := io.CopyBuffer(onlyWriter{f}, src, buf)
 	if src.err != nil {
 		return errs.Wrap(src.err, errs.Invalid, "the body of %s ended early or is damaged", path)
@@ -193,13 +192,23 @@ func (s *Service) fill(f *os.File, body io.Reader, path string) error {
 
 // bodyReader remembers the error of the side it reads from.
 type bodyReader struct {
-	r   io.Reader
-	err error
+	r io.Reader
+	// whole says that nobody waits for parts: then p is filled. Chunks come in
+	// 32 KiB, and a write costs the file system more than its bytes.
+	whole bool
+	err   error
 }
 
 // Read reads from the body.
-func (b *bodyReader) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
+func (b *bodyReader) Read(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = b.r.Read(p[n:])
+		n += more
+		if !b.whole {
+			break
+		}
+	}
 	if err != nil && err != io.EOF {
 		b.err = err
 	}

@@ -1,0 +1,318 @@
+package agentclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+const (
+	// smallBody is what is read of a client before anything is sent: then head and
+	// body are one write, and no goroutine is needed.
+	smallBody = 16 << 10
+	// pieceBytes is the buffer of a body of unknown length, bulkBytes that of a
+	// large one.
+	pieceBytes, bulkBytes = 32 << 10, 256 << 10
+	// chunkRoom is kept before and after a piece for its chunk's frame.
+	chunkRoom = 16
+	// maxForwardedHeader bounds the header of a reply to a client.
+	maxForwardedHeader = 1 << 20
+)
+
+// Forwarder passes clients' requests on to agents and the replies back. It does
+// in the calling goroutine, and where it can in the kernel, what a proxy over
+// http.Transport does with four goroutines and a copy: most requests are short
+// commands, whose time that would be, and the rest large files. It forwards
+// HTTP/1.1 without upgrades, which agents do not offer.
+//
+// Forwarder is safe for concurrent use. End it with Close.
+type Forwarder struct {
+	// dial connects to the agent of a sandbox.
+	dial func(ctx context.Context, id string) (net.Conn, error)
+
+	pieces, bulks sync.Pool
+	idle          idleLinks
+}
+
+// NewForwarder returns a Forwarder that connects with dial.
+func NewForwarder(dial func(ctx context.Context, id string) (net.Conn, error)) *Forwarder {
+	f := &Forwarder{dial: dial}
+	f.pieces.New = func() any { return new([pieceBytes]byte) }
+	f.bulks.New = func() any { return new([bulkBytes]byte) }
+	f.idle.byID = map[string][]*link{}
+	return f
+}
+
+// Close closes the connections no request uses and keeps none from now on.
+func (f *Forwarder) Close() { f.idle.close() }
+
+// Forward passes r, without the headers in drop (in canonical form), to the
+// agent of a sandbox, and answers w. It blocks until both bodies are through. An
+// error means that w is untouched; what goes wrong later breaks the client's
+// connection (http.ErrAbortHandler). r.Body must still be closed by the caller,
+// and w be in full duplex.
+func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, id string, drop ...string) error {
+	x := &exchange{f: f, w: w, r: r}
+	var err error
+	if x.link, err = f.link(r.Context(), id); err != nil {
+		return err
+	}
+	// The client's end ends the agent's part, too.
+	stop := context.AfterFunc(r.Context(), x.link.close)
+	begun, err := x.run(drop)
+	x.finishBody(begun)
+	if stop() && err == nil && x.reusable() {
+		f.idle.put(id, x.link)
+	} else {
+		x.link.close()
+	}
+	if begun && err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return err
+}
+
+// exchange is one request and its reply.
+type exchange struct {
+	f    *Forwarder
+	w    http.ResponseWriter
+	r    *http.Request
+	link *link
+	res  *http.Response
+	// sending is closed when the goroutine that sends the body has ended, nil if
+	// there is none; sent is its outcome.
+	sending chan struct{}
+	sent    error
+}
+
+// run reports whether the reply to the client has begun.
+func (x *exchange) run(drop []string) (begun bool, err error) {
+	if err := x.send(drop); err != nil {
+		return false, err
+	}
+	if err := x.receiveHead(); err != nil {
+		return false, err
+	}
+	return true, x.answer()
+}
+
+// send sends the head and a small body; a larger one goes on beside the reply.
+func (x *exchange) send(drop []string) error {
+	piece := x.f.pieces.Get().(*[pieceBytes]byte)
+	defer x.f.pieces.Put(piece)
+	length := x.r.ContentLength
+	if x.r.Body == nil || x.r.Body == http.NoBody {
+		length = 0
+	}
+	out := appendHead(piece[:0], x.r, length, drop)
+	if length > 0 && length <= smallBody {
+		body := len(out)
+		out = slices.Grow(out, int(length))[:body+int(length)]
+		if _, err := io.ReadFull(x.r.Body, out[body:]); err != nil {
+			return fmt.Errorf("read the request: %w", err)
+		}
+	}
+	if err := x.link.write(out); err != nil {
+		return fmt.Errorf("send the request: %w", err)
+	}
+	if length < 0 || length > smallBody {
+		x.sending = make(chan struct{})
+		go x.sendBody(length)
+	}
+	return nil
+}
+
+// sendBody copies the client's body. A body that breaks off must not look whole
+// to the agent: the connection breaks off, too.
+func (x *exchange) sendBody(length int64) {
+	defer close(x.sending)
+	bulk := x.f.bulks.Get().(*[bulkBytes]byte)
+	defer x.f.bulks.Put(bulk)
+	if length > 0 {
+		x.sent = x.sendPlain(bulk[:])
+	} else {
+		x.sent = x.sendChunks(bulk[:])
+	}
+	if errors.Is(x.sent, errClientBody) {
+		x.link.close()
+	}
+}
+
+// errClientBody says that the client's body did not come whole.
+var errClientBody = errors.New("read the client's body")
+
+func (x *exchange) sendPlain(buf []byte) error {
+	for {
+		n, err := x.r.Body.Read(buf)
+		if n > 0 {
+			if err := x.link.write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return errors.Join(errClientBody, err)
+		}
+	}
+}
+
+// sendChunks sends what comes as it comes, a chunk per read.
+func (x *exchange) sendChunks(buf []byte) error {
+	for {
+		n, err := x.r.Body.Read(buf[chunkRoom : len(buf)-chunkRoom])
+		if n > 0 {
+			if err := x.link.write(frame(buf, n)); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return x.link.write([]byte("0\r\n\r\n"))
+		case err != nil:
+			return errors.Join(errClientBody, err)
+		}
+	}
+}
+
+// frame makes a chunk of the n bytes that begin at chunkRoom.
+func frame(buf []byte, n int) []byte {
+	var size [chunkRoom]byte
+	head := append(strconv.AppendInt(size[:0], int64(n), 16), "\r\n"...)
+	start := chunkRoom - len(head)
+	copy(buf[start:], head)
+	return append(buf[start:chunkRoom+n], "\r\n"...)
+}
+
+// finishBody waits for the goroutine that sends the body. If the agent has
+// answered without reading it all, nobody needs the rest.
+func (x *exchange) finishBody(begun bool) {
+	if x.sending == nil {
+		return
+	}
+	select {
+	case <-x.sending:
+		return
+	default:
+	}
+	if begun {
+		x.flush()
+	} else {
+		// A client that sends nothing now is to hear of the error all the same.
+		// Where its next request would begin is then unknown.
+		x.w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(x.w).SetReadDeadline(past)
+	}
+	x.link.close()
+	<-x.sending
+}
+
+// reusable reports whether both sides know where the next message begins.
+func (x *exchange) reusable() bool {
+	return x.sent == nil && x.res != nil && !x.res.Close && x.link.buffered.Buffered() == 0
+}
+
+// receiveHead reads the reply's header.
+func (x *exchange) receiveHead() (err error) {
+	if err := x.link.awake(); err != nil {
+		return err
+	}
+	x.link.bound.N = maxForwardedHeader
+	for {
+		x.res, err = http.ReadResponse(x.link.buffered, x.r) //nolint:bodyclose // it is read to its end, or the connection closed
+		if err != nil {
+			return fmt.Errorf("read the reply: %w", err)
+		}
+		switch {
+		case x.res.StatusCode == http.StatusSwitchingProtocols:
+			return errors.New("the agent switches protocols")
+		case x.res.StatusCode >= 200:
+			x.link.bound.N = math.MaxInt64
+			return nil
+		}
+	}
+}
+
+// answer passes the reply on.
+func (x *exchange) answer() error {
+	h := x.w.Header()
+	for name, values := range x.res.Header {
+		if !hopByHop(name, x.res.Header) {
+			h[name] = values
+		}
+	}
+	x.w.WriteHeader(x.res.StatusCode)
+	if x.res.ContentLength < 0 {
+		return x.answerPieces()
+	}
+	return x.answerPlain()
+}
+
+// answerPieces passes on what comes as it comes.
+func (x *exchange) answerPieces() error {
+	piece := x.f.pieces.Get().(*[pieceBytes]byte)
+	defer x.f.pieces.Put(piece)
+	for {
+		n, err := x.res.Body.Read(piece[:])
+		if n > 0 {
+			if _, err := x.w.Write(piece[:n]); err != nil {
+				return err
+			}
+			if err == nil { // else the end flushes
+				x.flush()
+			}
+		}
+		if err == io.EOF {
+			for name, values := range x.res.Trailer {
+				x.w.Header()[http.TrailerPrefix+name] = values
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the reply: %w", err)
+		}
+	}
+}
+
+func (x *exchange) flush() {
+	if f, ok := x.w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// answerPlain passes a body of known length on: what the header's reads have
+// brought, then the rest from the socket itself, which net/http hands to the
+// kernel (splice) when the client's connection is TCP.
+func (x *exchange) answerPlain() error {
+	left := x.res.ContentLength
+	if left == 0 || x.r.Method == http.MethodHead || x.res.StatusCode == http.StatusNotModified {
+		return nil
+	}
+	if n := min(left, int64(x.link.buffered.Buffered())); n > 0 {
+		if _, err := io.CopyN(x.w, x.link.buffered, n); err != nil {
+			return err
+		}
+		left -= n
+	}
+	rest := &io.LimitedReader{R: x.link.conn, N: left}
+	var err error
+	if direct, ok := x.w.(io.ReaderFrom); ok && left > 0 {
+		_, err = direct.ReadFrom(rest)
+	} else if left > 0 {
+		bulk := x.f.bulks.Get().(*[bulkBytes]byte)
+		defer x.f.bulks.Put(bulk)
+		_, err = io.CopyBuffer(x.w, rest, bulk[:])
+	}
+	if err == nil && rest.N > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
