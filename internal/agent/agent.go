@@ -70,6 +70,7 @@ func Serve(ctx context.Context, ln net.Listener, opts Options) error {
 	defer procs.Close()
 	tunnels := ports.New()
 	fs := files.New(files.Options{Logger: opts.Logger, Accounts: st.accounts, User: st.user, Named: st.named, Chown: os.Geteuid() == 0})
+	defer fs.Close()
 
 	var open requests
 	server := newServer(opts, open.count(routes(st, procs, fs), tunnels))

@@ -263,14 +263,3 @@ func TestRemove(t *testing.T) {
 	wantCode(t, "root", a.remove(t, "/../"), connect.CodeInvalidArgument)
 	wantCode(t, "nothing", a.remove(t, ""), connect.CodeInvalidArgument)
 }
-
-func TestWatchIsRefused(t *testing.T) {
-	a := startAgent(t)
-	_, err := a.fs.CreateWatcher(t.Context(), connect.NewRequest(&pb.CreateWatcherRequest{Path: "/"}))
-	wantCode(t, "create watcher", err, connect.CodeUnimplemented)
-	stream, err := a.fs.WatchDir(t.Context(), connect.NewRequest(&pb.WatchDirRequest{Path: "/"}))
-	must(t, err)
-	stream.Receive()
-	wantCode(t, "watch", stream.Err(), connect.CodeUnimplemented)
-	_ = stream.Close()
-}

@@ -39,7 +39,7 @@ func (s *Service) move(ctx context.Context, source, destination string, user acc
 // moveByCopy copies a tree beside its destination, swaps it in and removes the
 // source. On error the source is whole.
 func moveByCopy(ctx context.Context, source, destination string) error {
-	temporary := temporaryName(filepath.Dir(destination))
+	temporary := movedTree.name(filepath.Dir(destination))
 	err := copyTree(ctx, source, temporary)
 	if err == nil {
 		err = os.Rename(temporary, destination)

@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/internal/agent/account"
+	"github.com/sandlot-dev/sandlot/internal/agent/watch"
 	"github.com/sandlot-dev/sandlot/internal/agent/wire"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -34,6 +36,8 @@ type replacement struct {
 	// target is what the caller's path leads to.
 	target string
 	mode   uint32
+	// kind begins the temporary's name.
+	kind temporary
 	// inPlace says that target takes writes but no replacement: a device, a named
 	// pipe, a setting in /proc.
 	inPlace bool
@@ -41,7 +45,7 @@ type replacement struct {
 
 // prepare finds out what path leads to.
 func (s *Service) prepare(path string, user account.User, metadata map[string]string) (*replacement, error) {
-	r := &replacement{s: s, user: user, metadata: metadata, target: path, mode: 0o644}
+	r := &replacement{s: s, user: user, metadata: metadata, target: path, mode: 0o644, kind: newFile}
 	var st unix.Stat_t
 	err := unix.Lstat(path, &st)
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
@@ -56,6 +60,7 @@ func (s *Service) prepare(path string, user account.User, metadata map[string]st
 		return nil, errs.New(errs.Invalid, "%s is a directory", path)
 	default:
 		r.mode = st.Mode & 0o777 // new content has not earned a set-id bit
+		r.kind = oldFile
 		r.inPlace = st.Mode&unix.S_IFMT != unix.S_IFREG || synthetic(r.target)
 	}
 	return r, nil
@@ -81,20 +86,20 @@ func (r *replacement) write(fill func(*os.File) error) (err error) {
 	if r.inPlace {
 		return r.writeInto(fill)
 	}
-	f, temporary, err := r.create()
+	f, beside, err := r.create()
 	if err != nil {
 		return err
 	}
 	err = r.complete(f, fill)
 	if err == nil {
-		err = r.install(f, temporary)
+		err = r.install(f, beside)
 	}
 	if closeErr := f.Close(); err == nil {
 		err = wire.Errno(closeErr, "write", r.target)
 	}
 	if err != nil {
 		// The error to report is the first one. After install this name is free.
-		_ = os.Remove(temporary)
+		_ = os.Remove(beside)
 	}
 	return err
 }
@@ -102,7 +107,7 @@ func (r *replacement) write(fill func(*os.File) error) (err error) {
 // create makes the file beside the target, and the missing directories to it.
 func (r *replacement) create() (f *os.File, name string, err error) {
 	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	name = temporaryName(filepath.Dir(r.target))
+	name = r.kind.name(filepath.Dir(r.target))
 	f, err = os.OpenFile(name, flags, 0o600)
 	if errors.Is(err, unix.ENOENT) {
 		if err := r.s.ensureDir(filepath.Dir(r.target), r.user); err != nil {
@@ -131,8 +136,8 @@ func (r *replacement) complete(f *os.File, fill func(*os.File) error) error {
 }
 
 // install puts the complete file in its place.
-func (r *replacement) install(f *os.File, temporary string) error {
-	err := os.Rename(temporary, r.target)
+func (r *replacement) install(f *os.File, beside string) error {
+	err := os.Rename(beside, r.target)
 	if !errors.Is(err, unix.EBUSY) {
 		return wire.Errno(err, "write", r.target)
 	}
@@ -141,7 +146,7 @@ func (r *replacement) install(f *os.File, temporary string) error {
 		return wire.Errno(err, "write", r.target)
 	}
 	err = r.writeInto(func(to *os.File) error { return copyFile(to, f, r.target) })
-	return errors.Join(err, os.Remove(temporary))
+	return errors.Join(err, os.Remove(beside))
 }
 
 // writeInto writes to a file where it is.
@@ -188,8 +193,35 @@ func syntheticType(magic int64) bool {
 	return false
 }
 
-func temporaryName(dir string) string {
+// A temporary is what TemporaryPrefix is followed by: it tells those who watch
+// the directory what its renaming means, since they are told of nothing else.
+type temporary string
+
+const (
+	newFile   temporary = "new-"
+	oldFile   temporary = "old-"
+	movedTree temporary = "move-"
+)
+
+// name returns a new name in dir.
+func (t temporary) name(dir string) string {
 	var b [8]byte
 	rand.Read(b[:]) // never fails: crypto/rand aborts the program instead
-	return filepath.Join(dir, TemporaryPrefix+hex.EncodeToString(b[:]))
+	return filepath.Join(dir, TemporaryPrefix+string(t)+hex.EncodeToString(b[:]))
+}
+
+// meaning returns what the renaming of a file with this name means. For a file
+// written anew it is what the writing in place would have been.
+func meaning(name string) watch.Naming {
+	kind, ours := strings.CutPrefix(name, TemporaryPrefix)
+	switch {
+	case !ours:
+		return watch.Ordinary
+	case strings.HasPrefix(kind, string(newFile)):
+		return watch.Writing
+	case strings.HasPrefix(kind, string(oldFile)):
+		return watch.Rewriting
+	default:
+		return watch.Moving
+	}
 }

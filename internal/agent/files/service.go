@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -18,6 +19,7 @@ import (
 	pb "github.com/sandlot-dev/sandlot/gen/envd/filesystem"
 	"github.com/sandlot-dev/sandlot/gen/envd/filesystem/filesystemconnect"
 	"github.com/sandlot-dev/sandlot/internal/agent/account"
+	"github.com/sandlot-dev/sandlot/internal/agent/watch"
 	"github.com/sandlot-dev/sandlot/internal/agent/wire"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -35,20 +37,26 @@ type Options struct {
 }
 
 // Service implements the filesystem service and /files. It is safe for
-// concurrent use.
+// concurrent use. Whoever made it closes it.
 type Service struct {
 	opts    Options
 	buffers buffers
 	// squeezers bounds the downloads being compressed, each of which costs most of
 	// a megabyte.
 	squeezers chan *gzip.Writer
+	hub       *watch.Hub
+
+	mu     sync.Mutex
+	closed bool
+	// polled are the watchers made by CreateWatcher, by their names.
+	polled map[string]*polled
 }
 
 var _ filesystemconnect.FilesystemHandler = (*Service)(nil)
 
-// New returns a Service.
+// New returns a Service that watches nothing yet.
 func New(opts Options) *Service {
-	return &Service{opts: opts, squeezers: newSqueezers()}
+	return &Service{opts: opts, squeezers: newSqueezers(), hub: watch.New(meaning), polled: map[string]*polled{}}
 }
 
 // Stat describes one path, a symbolic link itself.
@@ -125,29 +133,6 @@ func (s *Service) Remove(_ context.Context, req *connect.Request[pb.RemoveReques
 		return nil, s.fail(err)
 	}
 	return connect.NewResponse(&pb.RemoveResponse{}), nil
-}
-
-// errNoWatch answers the calls about watching.
-var errNoWatch = errs.New(errs.Unsupported, "watching directories is not available in this version of the sandbox agent; list the directory instead")
-
-// WatchDir would stream the changes of a directory.
-func (s *Service) WatchDir(context.Context, *connect.Request[pb.WatchDirRequest], *connect.ServerStream[pb.WatchDirResponse]) error {
-	return wire.Error(errNoWatch)
-}
-
-// CreateWatcher would begin to collect the changes of a directory.
-func (s *Service) CreateWatcher(context.Context, *connect.Request[pb.CreateWatcherRequest]) (*connect.Response[pb.CreateWatcherResponse], error) {
-	return nil, wire.Error(errNoWatch)
-}
-
-// GetWatcherEvents would return collected changes.
-func (s *Service) GetWatcherEvents(context.Context, *connect.Request[pb.GetWatcherEventsRequest]) (*connect.Response[pb.GetWatcherEventsResponse], error) {
-	return nil, wire.Error(errNoWatch)
-}
-
-// RemoveWatcher would end a watcher.
-func (s *Service) RemoveWatcher(context.Context, *connect.Request[pb.RemoveWatcherRequest]) (*connect.Response[pb.RemoveWatcherResponse], error) {
-	return nil, wire.Error(errNoWatch)
 }
 
 // locate returns the absolute path a request means, and its user.

@@ -97,7 +97,10 @@ func (h *Hub) child(d *dir, e *event, naming Naming) {
 			h.arrive(d, e)
 			return
 		}
-		if naming != Rewriting && !d.reported(e.name, h.in.handled) {
+		if naming != Rewriting {
+			if d.reported(e.name, h.in.handled) {
+				return
+			}
 			d.w.emit(Event{Name: d.rel(e.name), Op: Create})
 		}
 		if naming == Writing || naming == Rewriting {
@@ -215,7 +218,6 @@ func (h *Hub) lookAgain(p *dir) {
 		return
 	}
 	if known && sub != p { // it was another directory all the time
-		parent.w.emit(Event{Name: parent.rel(name), Op: Remove})
 		parent.w.emit(Event{Name: parent.rel(name), Op: Create})
 	}
 	h.readAll(sub)

@@ -66,10 +66,11 @@ func (h *Hub) unclear(parent *dir, name string, moved *dir, err error) *dir {
 // settle binds name in parent to the directory that found describes: one of the
 // tree if its watch descriptor says so.
 func (h *Hub) settle(parent *dir, name string, moved, found *dir) (d *dir, fresh bool) {
-	wd := found.wd
-	switch old := parent.children[name]; {
+	wd, old := found.wd, parent.children[name]
+	replaced := old != nil && old.wd != unwatched
+	switch {
 	case old != nil && old.wd == wd:
-		d = old
+		d, replaced = old, false
 	case moved != nil && moved.wd == wd:
 		d = moved
 	default:
@@ -82,7 +83,10 @@ func (h *Hub) settle(parent *dir, name string, moved, found *dir) (d *dir, fresh
 	h.adopt(parent, name, d)
 	d.doubt = false
 	h.steal(d)
-	if d.gone {
+	if replaced { // by renaming over it, which no event tells
+		parent.w.emit(Event{Name: parent.rel(name), Op: Remove})
+	}
+	if d.gone || d.w.ended {
 		return nil, false
 	}
 	return d, !d.complete
@@ -180,12 +184,16 @@ func (h *Hub) found(d *dir, f *os.File, e fs.DirEntry) *dir {
 	if h.naming(name) != Ordinary {
 		return nil
 	}
-	if !d.w.silent && d.children[name] == nil {
+	known := d.children[name]
+	if !d.w.silent && known == nil {
 		if d.seen == nil {
 			d.seen = map[string]struct{}{}
 		}
 		d.seen[name] = struct{}{}
 		d.w.emit(Event{Name: d.rel(name), Op: Create})
+		if written(f, e) {
+			d.w.emit(Event{Name: d.rel(name), Op: Write})
+		}
 	}
 	if !d.w.recursive || !e.IsDir() || d.w.ended {
 		return nil
@@ -194,5 +202,15 @@ func (h *Hub) found(d *dir, f *os.File, e fs.DirEntry) *dir {
 	if !fresh {
 		return nil
 	}
+	if known != nil && known != sub && known.gone {
+		d.w.emit(Event{Name: d.rel(name), Op: Create})
+	}
 	return sub
+}
+
+// written reports whether an entry of the open directory f is a file with
+// content, so that its writing may have been missed.
+func written(f *os.File, e fs.DirEntry) bool {
+	var st unix.Stat_t
+	return e.Type().IsRegular() && unix.Fstatat(int(f.Fd()), e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Size > 0
 }

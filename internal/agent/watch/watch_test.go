@@ -145,7 +145,7 @@ func TestEvents(t *testing.T) {
 			must(t, os.MkdirAll("out/i/j", 0o755))
 			put(t, "out/i/j/k", "x")
 			must(t, os.Rename("out/i", "w/i"))
-		}, "CREATE i, CREATE i/j, CREATE i/j/k"},
+		}, "CREATE i, CREATE i/j, CREATE i/j/k, WRITE i/j/k"},
 		{"remove a directory", true, func(t *testing.T) { must(t, os.RemoveAll("w/d")) }, "REMOVE d/g, REMOVE d"},
 		{"a link is not followed", true, func(t *testing.T) {
 			must(t, os.Symlink("../out", "w/l"))
@@ -166,7 +166,7 @@ func TestEvents(t *testing.T) {
 			must(t, os.Mkdir("w/.moving-1", 0o755))
 			put(t, "w/.moving-1/f", "x")
 			must(t, os.Rename("w/.moving-1", "w/m"))
-		}, "CREATE m, CREATE m/f"},
+		}, "CREATE m, CREATE m/f, WRITE m/f"},
 		{"to a temporary's name", true, func(t *testing.T) { must(t, os.Rename("w/f", "w/.new-2")) }, "RENAME f"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -8,7 +8,9 @@ import (
 type Op int
 
 // The operations. Renaming within the tree is Rename of the old name and then
-// Create of the new one; renaming out of the tree is Rename, into it Create.
+// Create of the new one; renaming out of the tree is Rename, into it Create. Each
+// file in a directory that is new in the tree gets its Create, and a Write if it
+// has content, even if it was there before the directory was watched.
 const (
 	Create Op = iota + 1
 	Write

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -111,4 +113,14 @@ func kindOf(errno syscall.Errno) errs.Kind {
 	default:
 		return errs.Internal
 	}
+}
+
+// Keepalive returns how long a stream may be silent: the whole seconds a client
+// asks for in Keepalive-Ping-Interval, else a minute and a half.
+func Keepalive(h http.Header) time.Duration {
+	seconds, err := strconv.Atoi(h.Get("Keepalive-Ping-Interval"))
+	if err != nil || seconds <= 0 {
+		return 90 * time.Second
+	}
+	return time.Duration(min(seconds, 3600)) * time.Second
 }
