@@ -76,7 +76,7 @@ func startSeparately(t testing.TB, mode string) separateAgent {
 	must(t, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), separately+"="+a.socket, "SANDLOT_TEST_AGENT_MODE="+mode,
-		"GOMAXPROCS=1", "GOGC=50") // as in a sandbox
+		"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=128MiB") // as in a sandbox
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

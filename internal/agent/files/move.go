@@ -27,7 +27,7 @@ func (s *Service) move(ctx context.Context, source, destination string, user acc
 	if err := s.ensureDir(filepath.Dir(destination), user); err != nil {
 		return err
 	}
-	err := os.Rename(source, destination)
+	err := unix.Rename(source, destination) // os.Rename refuses an empty directory
 	// Another mount, or a directory of the image, which an overlay does not
 	// rename: copy, as mv does.
 	if errors.Is(err, syscall.EXDEV) {
@@ -42,7 +42,7 @@ func moveByCopy(ctx context.Context, source, destination string) error {
 	temporary := movedTree.name(filepath.Dir(destination))
 	err := copyTree(ctx, source, temporary)
 	if err == nil {
-		err = os.Rename(temporary, destination)
+		err = unix.Rename(temporary, destination)
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(temporary))

@@ -137,7 +137,7 @@ func (r *replacement) complete(f *os.File, fill func(*os.File) error) error {
 
 // install puts the complete file in its place.
 func (r *replacement) install(f *os.File, beside string) error {
-	err := os.Rename(beside, r.target)
+	err := unix.Rename(beside, r.target)
 	if !errors.Is(err, unix.EBUSY) {
 		return wire.Errno(err, "write", r.target)
 	}

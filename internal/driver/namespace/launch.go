@@ -208,8 +208,10 @@ func (d *Driver) agentConfig(spec driver.Spec) boot.Config {
 const goDebug = "GODEBUG=containermaxprocs=0,updatemaxprocs=0"
 
 var (
-	bootEnv  = []string{"GOMAXPROCS=1", "GOGC=off", goDebug}
+	bootEnv = []string{"GOMAXPROCS=1", "GOGC=off", goDebug}
+	// The memory limit is no bound: above it the agent gives back at once what a
+	// large request has left, and otherwise only after minutes.
 	agentEnv = []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1", "GOGC=50", goDebug,
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=128MiB", goDebug,
 	}
 )
