@@ -35,6 +35,7 @@ func TestRealServer(t *testing.T) {
 	t.Run("commands", func(t *testing.T) { realCommands(t, sbx) })
 	t.Run("deadline", func(t *testing.T) { realDeadline(t, sbx) })
 	t.Run("files", func(t *testing.T) { realFiles(t, sbx.Files) })
+	t.Run("watch", func(t *testing.T) { realWatch(t, sbx.Files) })
 	t.Run("ports", func(t *testing.T) { realPorts(t, sbx) })
 	t.Run("metrics", func(t *testing.T) { realMetrics(t, c, sbx) })
 	t.Run("pool", func(t *testing.T) {
@@ -164,6 +165,57 @@ func realFiles(t *testing.T, f *client.Files) {
 	}
 	if _, err := f.Read(ctx, "deep/dir/big"); !errors.Is(err, client.ErrNotFound) {
 		t.Errorf("Read = %v, want ErrNotFound", err)
+	}
+}
+
+func realWatch(t *testing.T, f *client.Files) {
+	t.Helper()
+	ctx := t.Context()
+	if err := f.MakeDir(ctx, "watched/sub"); err != nil {
+		t.Fatal(err)
+	}
+	w, err := f.Watch(ctx, "watched", client.Recursively(), client.WithEntries())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	err = errors.Join(f.Write(ctx, "watched/sub/f", []byte("text")), f.Write(ctx, "watched/sub/f", []byte("more")), f.Remove(ctx, "watched"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for e, err := range w.Events() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Entry != nil && e.Entry.Path != "/home/user/watched/"+e.Name {
+			t.Errorf("entry %+v of %s", e.Entry, e.Name)
+		}
+		got = append(got, string(e.Type)+" "+e.Name)
+	}
+	want := "create sub/f, write sub/f, write sub/f, remove sub/f, remove sub, remove ."
+	if got := strings.Join(got, ", "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if _, err = f.Watch(ctx, "watched"); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Watch of nothing = %v, want ErrNotFound", err)
+	}
+	if w, err = f.Watch(ctx, "/tmp"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	for e, err := range w.Events() {
+		t.Errorf("after Close: %+v, %v", e, err)
+	}
+	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if w, err = f.Watch(short, "/tmp"); err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range w.Events() {
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after the deadline: %+v, %v", e, err)
+		}
 	}
 }
 
