@@ -36,7 +36,7 @@ func (e *Edge) authorize(r *http.Request, t target) (*call, error) {
 	if s.State == sandbox.Paused {
 		return nil, errs.New(errs.Unavailable, "the sandbox is paused").WithHint("connect to it, which resumes it")
 	}
-	c := &call{target: t, sandbox: s}
+	c := &call{target: t, sandbox: s, ctx: r.Context()}
 	if t.port != AgentPort {
 		return c, allowTraffic(r, s)
 	}

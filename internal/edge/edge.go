@@ -92,6 +92,9 @@ type call struct {
 	sandbox control.Sandbox
 	// signed says that a file's signature let it in, and no token.
 	signed bool
+	// ctx is the request's own: net/http dials with another, which goes on when
+	// the request has ended.
+	ctx context.Context
 }
 
 type callKey struct{}

@@ -1,16 +1,19 @@
 package edge
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/errs"
@@ -188,6 +191,48 @@ func TestUnreachable(t *testing.T) {
 	late := unreachable(target{id: liveID, port: 9}, errors.Join(errDial, errs.New(errs.Timeout, "late")))
 	if !errs.Is(late, errs.Unavailable) || !strings.Contains(errs.PublicMessage(late), "in time") {
 		t.Errorf("a dial that timed out: %v", late)
+	}
+}
+
+// slowDialer never gets a connection, and tells when it is no longer wanted.
+type slowDialer struct {
+	dialer
+	dials, given chan struct{}
+}
+
+func (d slowDialer) DialPort(ctx context.Context, _ sandbox.ID, _ uint16) (net.Conn, error) {
+	d.dials <- struct{}{}
+	<-ctx.Done()
+	d.given <- struct{}{}
+	return nil, context.Cause(ctx)
+}
+
+// net/http goes on dialling for requests that have ended, in the hope of others.
+// At a port there are none, and what piled up would be beyond every bound.
+func TestDialsEndWithTheirRequests(t *testing.T) {
+	d := slowDialer{dials: make(chan struct{}), given: make(chan struct{})}
+	e := New(Options{Registry: registry{control.Sandbox{ID: liveID}}, Dialer: d, Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(e.Close)
+	s := httptest.NewServer(e)
+	t.Cleanup(s.Close)
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		res, err := http.DefaultClient.Do(portRequest(t, http.MethodGet, s.URL, nil).WithContext(ctx))
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		done <- err
+	}()
+	<-d.dials
+	leave()
+	select {
+	case <-d.given:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the dial goes on")
+	}
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

@@ -73,6 +73,12 @@ func (e *Edge) dialTarget(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The connection would serve no other request: dials that outlive theirs would
+	// pile up beyond every bound.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	request := callOf(ctx).ctx
+	defer context.AfterFunc(request, func() { cancel(context.Cause(request)) })()
 	return e.dialer.DialPort(ctx, sandbox.ID(host), uint16(port))
 }
 

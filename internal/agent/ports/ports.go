@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sandlot-dev/sandlot/internal/agent/wire"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -148,16 +150,49 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// splice copies both ways until both ends have said all, or one breaks. early is
-// what was read from client ahead of time.
+// splice copies both ways until both ends have said all, or one breaks, or the
+// client is gone. early is what was read from client ahead of time.
 func splice(client net.Conn, early io.Reader, server *net.TCPConn) {
-	upward := make(chan struct{})
-	go func() {
-		defer close(upward)
-		pass(server, client, early)
-	}()
-	pass(client, server, nil)
-	<-upward
+	var both sync.WaitGroup
+	downward := make(chan struct{})
+	both.Go(func() {
+		defer close(downward)
+		pass(client, server, nil)
+	})
+	pass(server, client, early)
+	// The client has said all. It may still listen, but if it is gone, a server
+	// that does not care for the end of its input must not keep the tunnel.
+	both.Go(func() {
+		<-downward
+		_ = client.SetReadDeadline(time.Unix(1, 0)) // ends awaitHangup
+	})
+	if !awaitHangup(client) {
+		<-downward
+	}
+	_ = client.Close()
+	_ = server.Close()
+	both.Wait()
+}
+
+// awaitHangup waits, without a thread, until the other end of a unix connection
+// has been closed in both directions; false if that cannot be seen, or the wait
+// was ended before.
+func awaitHangup(conn net.Conn) (gone bool) {
+	c, ok := plain(conn).(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		events := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(events, 0)
+		gone = err == nil && n > 0 && events[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+		return gone
+	})
+	return gone && err == nil
 }
 
 // pass copies src to dst and hands the end of src on. After an error both are
