@@ -166,5 +166,21 @@ func (l *link) write(p []byte) error {
 	return err
 }
 
+// sendBuffer is what the kernel keeps of a large body, in bytes: enough that the
+// two ends need not take turns.
+const sendBuffer = 1 << 20
+
+// widen makes the kernel keep more than its default. Without privileges it may
+// refuse, which costs speed only.
+func (l *link) widen() {
+	raw, err := rawConn(l.conn)
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer)
+	})
+}
+
 // close may be called again and while the connection is used.
 func (l *link) close() { _ = l.conn.Close() }
