@@ -2,6 +2,7 @@
 // killed, and small helpers. A case never depends on what another one left.
 import { randomBytes } from 'node:crypto'
 import http from 'node:http'
+import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 
 if (!process.env.SANDLOT_SDK) {
@@ -37,6 +38,28 @@ export function killAfter(t, ...sandboxes) {
   t.after(() => Promise.all(sandboxes.map((s) => Sandbox.kill(s.sandboxId))))
 }
 
+// The server's own address, where the SDK may know it by name only.
+const server = new URL(process.env.SANDLOT_URL ?? process.env.E2B_SANDBOX_URL)
+
+/** True where the SDK finds sandboxes by name and over TLS, instead of by headers. */
+export const byName = !process.env.E2B_SANDBOX_URL
+
+// What browsers do and Node does not: names below localhost mean this machine.
+// Where cases run by name the system must know those names, so nothing helps there.
+const lookup = (name, { all }, done) => (all ? done(null, [{ address: server.hostname, family: 4 }]) : done(null, server.hostname, 4))
+
+// The HTTP client the SDK itself brings, with TLS that is checked.
+const undici = createRequire(process.env.SANDLOT_SDK)('undici')
+const connect = byName ? {} : { lookup }
+const pages = new undici.Agent({ allowH2: true, connect })
+const sockets = new undici.Agent({ allowH2: false, connect }) // as in Node's own WebSocket
+
+/** What fetch of a page on a sandbox's host gives, over TLS and HTTP/2. */
+export const fetchHost = (host, path = '/', init = {}) => undici.fetch(`https://${host}${path}`, { dispatcher: pages, ...init })
+
+/** A WebSocket to a sandbox's host, over TLS. */
+export const socketTo = (host, path = '/', init = {}) => new undici.WebSocket(`wss://${host}${path}`, { dispatcher: sockets, ...init })
+
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** Polls until check returns something true; fails after ms. */
@@ -59,8 +82,7 @@ export async function allPages(paginator) {
 
 /** One HTTP request to the server under any Host and header; resolves to {status, headers, body}. */
 export function request({ path = '/', method = 'GET', headers = {}, body }) {
-  const base = new URL(process.env.E2B_SANDBOX_URL)
-  const options = { host: base.hostname, port: base.port, path, method, headers, agent: false }
+  const options = { host: server.hostname, port: server.port, path, method, headers, agent: false }
   return new Promise((resolve, reject) => {
     const req = http.request(options, (res) => {
       const chunks = []
