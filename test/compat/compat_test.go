@@ -13,23 +13,36 @@ import (
 	"github.com/sandlot-dev/sandlot/test/harness"
 )
 
-// TestOfficialSDK starts one server and runs all cases with each version.
-// SANDLOT_COMPAT_SDK=v2.51.0 limits it to one version and
+// newest is the version that runs the cases by name as well.
+const newest = "v2.51.0"
+
+// TestOfficialSDK starts one server and runs all cases with each version, which
+// finds sandboxes by header over plain HTTP; and with the newest one again, by
+// name over TLS. SANDLOT_COMPAT_SDK=v2.51.0 limits it to one version and
 // SANDLOT_COMPAT_CASES=files to the files with that in their name.
 func TestOfficialSDK(t *testing.T) {
 	versions := matching(t, "v*", "SANDLOT_COMPAT_SDK")
 	cases := matching(t, "cases/*.test.mjs", "SANDLOT_COMPAT_CASES")
 	server := harness.Start(t, harness.Options{})
 	for _, version := range versions {
-		t.Run(filepath.Base(version), func(t *testing.T) {
-			node := harness.Node(t, version)
-			// Cases wait more than they compute.
-			args := append([]string{"--test", "--test-concurrency=4", "--test-reporter=./cases/reporter.mjs"}, cases...)
-			cmd := exec.CommandContext(t.Context(), node, args...)
-			cmd.Env = append(append(os.Environ(), server.Env()...), "SANDLOT_SDK="+filepath.Join(version, "sdk.mjs"))
-			harness.NodeTests(t, cmd)
-		})
+		name := filepath.Base(version)
+		t.Run(name, func(t *testing.T) { runCases(t, server, version, cases, server.Env()) })
+		if name == newest {
+			env := append(server.EnvByName(), "NODE_OPTIONS=--require="+filepath.Join(filepath.Dir(cases[0]), "localhost.cjs"))
+			t.Run(name+" by name", func(t *testing.T) { runCases(t, server, version, cases, env) })
+		}
 	}
+}
+
+// runCases makes each case a subtest.
+func runCases(t *testing.T, server *harness.Server, version string, cases, env []string) {
+	t.Helper()
+	node := harness.Node(t, version)
+	// Cases wait more than they compute.
+	args := append([]string{"--test", "--test-concurrency=4", "--test-reporter=./cases/reporter.mjs"}, cases...)
+	cmd := exec.CommandContext(t.Context(), node, args...)
+	cmd.Env = append(append(os.Environ(), env...), "SANDLOT_SDK="+filepath.Join(version, "sdk.mjs"), "SANDLOT_URL="+server.URL)
+	harness.NodeTests(t, cmd)
 }
 
 // matching lists the paths of pattern whose names contain the variable's value.
@@ -55,9 +68,10 @@ func matching(t *testing.T, pattern, variable string) []string {
 	return out
 }
 
-// TestLockFilesNameNoRegistry keeps the lock files usable with any registry.
+// TestLockFilesNameNoRegistry keeps the lock files of all tests usable with any registry.
 func TestLockFilesNameNoRegistry(t *testing.T) {
-	for _, lock := range matching(t, "v*/package-lock.json", "SANDLOT_NO_FILTER") {
+	locks := append(matching(t, "v*/package-lock.json", "SANDLOT_NO_FILTER"), matching(t, "../*/package-lock.json", "SANDLOT_NO_FILTER")...)
+	for _, lock := range locks {
 		text, err := os.ReadFile(lock)
 		if err != nil {
 			t.Fatal(err)

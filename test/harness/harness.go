@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/testreq"
 )
 
@@ -230,8 +231,20 @@ func (s *Server) key() string {
 func (s *Server) Env() []string {
 	return []string{
 		"E2B_API_URL=" + s.URL, "E2B_SANDBOX_URL=" + s.URL, "E2B_VOLUME_API_URL=" + s.URL,
-		"E2B_API_KEY=" + s.Key,
+		"E2B_API_KEY=" + s.Key, s.trusted(),
 	}
+}
+
+// EnvByName are the variables with which the official SDKs reach this server
+// by name and over TLS, as they reach E2B's cloud.
+func (s *Server) EnvByName() []string {
+	_, port, _ := net.SplitHostPort(s.addr)
+	return []string{"E2B_DOMAIN=localhost:" + port, "E2B_API_KEY=" + s.Key, s.trusted()}
+}
+
+// trusted has Node trust the server's own CA.
+func (s *Server) trusted() string {
+	return "NODE_EXTRA_CA_CERTS=" + filepath.Join(s.DataDir, config.RootCertificate)
 }
 
 // CLI runs the sandlot command against this server and returns its standard

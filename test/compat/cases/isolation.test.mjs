@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { test } from 'node:test'
-import { Sandbox, withSandbox } from './lib.mjs'
+import { Sandbox, server, withSandbox } from './lib.mjs'
 
 const out = async (sandbox, cmd, opts) => (await sandbox.commands.run(cmd, opts)).stdout.trim()
 
@@ -68,7 +68,7 @@ test('sandboxes cannot reach each other over the network', () =>
 
 test("the server's own port cannot be reached from inside", () =>
   withSandbox(async (sandbox) => {
-    const { port } = new URL(process.env.E2B_API_URL)
+    const { port } = server
     const gateways = (await out(sandbox, `ip -4 route show default 2>/dev/null | sed -n 's/.*via \\([0-9.]*\\).*/\\1/p'`)).split('\n').filter(Boolean)
     for (const host of ['127.0.0.1', ...gateways]) {
       assert.equal(await out(sandbox, `curl -s -o /dev/null -m 2 http://${host}:${port}/health && echo reached || echo closed`), 'closed', host)

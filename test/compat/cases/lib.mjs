@@ -39,7 +39,7 @@ export function killAfter(t, ...sandboxes) {
 }
 
 // The server's own address, where the SDK may know it by name only.
-const server = new URL(process.env.SANDLOT_URL ?? process.env.E2B_SANDBOX_URL)
+export const server = new URL(process.env.SANDLOT_URL ?? process.env.E2B_SANDBOX_URL)
 
 /** True where the SDK finds sandboxes by name and over TLS, instead of by headers. */
 export const byName = !process.env.E2B_SANDBOX_URL
@@ -62,13 +62,13 @@ export const socketTo = (host, path = '/', init = {}) => new undici.WebSocket(`w
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** Polls until check returns something true; fails after ms. */
+/** Polls until check returns something true; fails after ms, saying what was awaited (or what it returns then). */
 export async function eventually(what, check, ms = 10_000) {
   const end = Date.now() + ms * slow
   for (;;) {
     const value = await check()
     if (value) return value
-    if (Date.now() > end) throw new Error(`not within ${ms * slow} ms: ${what}`)
+    if (Date.now() > end) throw new Error(`not within ${ms * slow} ms: ${typeof what === 'function' ? what() : what}`)
     await sleep(50)
   }
 }

@@ -2,7 +2,7 @@
 // headers as the SDKs do for their own traffic, and by host name as browsers do.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { eventually, request, Sandbox, withSandbox } from './lib.mjs'
+import { Sandbox, eventually, request, server, withSandbox } from './lib.mjs'
 
 const byHeader = (sandbox, port, more = {}) =>
   request({ ...more, headers: { 'E2b-Sandbox-Id': sandbox.sandboxId, 'E2b-Sandbox-Port': String(port), ...more.headers } })
@@ -47,7 +47,7 @@ test('a server inside is reached by headers', () =>
 test('a server inside is reached by host name', () =>
   withSandbox(async (sandbox) => {
     await serve(sandbox, 8000)
-    const { port } = new URL(process.env.E2B_SANDBOX_URL)
+    const { port } = server
     const name = `8000-${sandbox.sandboxId}.localhost`
     for (const host of [sandbox.getHost(8000), name, `${name}:${port}`, `8000-${sandbox.sandboxId}-label.localhost`]) {
       const reply = await byHost(host, { path: '/sandboxes' })
