@@ -106,16 +106,26 @@ func (e e2b) ids(t *testing.T, args ...string) []string {
 func TestCommandLine(t *testing.T) {
 	server := harness.Start(t, harness.Options{})
 	cli := install(t, server)
-	t.Run("create, list, info, kill", func(t *testing.T) { testLife(t, cli) })
-	t.Run("exec", func(t *testing.T) { testExec(t, cli) })
-	t.Run("exec with stdin", func(t *testing.T) { testExecStdin(t, cli) })
-	t.Run("exec in the background", func(t *testing.T) { testExecBackground(t, cli) })
-	t.Run("exec interrupted", func(t *testing.T) { testExecInterrupted(t, cli) })
-	t.Run("errors", func(t *testing.T) { testErrors(t, cli) })
-	t.Run("create in a terminal", func(t *testing.T) { testCreateTerminal(t, cli) })
-	t.Run("connect in a terminal", func(t *testing.T) { testConnectTerminal(t, cli) })
-	t.Run("terminal of a killed sandbox", func(t *testing.T) { testTerminalKilled(t, cli) })
-	t.Run("metrics", func(t *testing.T) { testMetrics(t, cli) })
+	t.Run("each", func(t *testing.T) {
+		for name, test := range map[string]func(*testing.T, e2b){
+			"create, list, info, kill":      testLife,
+			"exec":                          testExec,
+			"exec with stdin":               testExecStdin,
+			"exec in the background":        testExecBackground,
+			"exec interrupted":              testExecInterrupted,
+			"errors":                        testErrors,
+			"create in a terminal":          testCreateTerminal,
+			"connect in a terminal":         testConnectTerminal,
+			"terminal of a killed sandbox":  testTerminalKilled,
+			"terminal of a killed terminal": testShellKilled,
+			"metrics":                       testMetrics,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t, cli)
+			})
+		}
+	})
 	t.Run("kill all", func(t *testing.T) { testKillAll(t, cli) })
 }
 
@@ -298,6 +308,17 @@ func testTerminalKilled(t *testing.T, cli e2b) {
 	cli.ok(t, "sandbox", "kill", id)
 	if code := term.Wait(); code == 0 {
 		t.Errorf("exit code %d, want a failure; the terminal shows %q", code, term.Text())
+	}
+}
+
+// testShellKilled: a shell that is killed ends its terminal without complaint.
+func testShellKilled(t *testing.T, cli e2b) {
+	id := cli.create(t, "--timeout", "300")
+	term := harness.StartTerminal(t, cli.cmd(t, "sandbox", "connect", id), 80, 24)
+	term.Await(`\$ `)
+	term.Type("kill -KILL $$\r")
+	if code := term.Wait(); code != 0 || strings.Contains(term.Text(), "Error") {
+		t.Errorf("exit code %d; the terminal shows %q", code, term.Text())
 	}
 }
 
