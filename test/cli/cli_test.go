@@ -218,7 +218,7 @@ func testExecBackground(t *testing.T, cli e2b) {
 func testExecInterrupted(t *testing.T, cli e2b) {
 	id := cli.create(t)
 	term := harness.StartTerminal(t, cli.cmd(t, "sandbox", "exec", id, "echo started; exec sleep 4714"), 80, 24)
-	term.Await(`started\r\n`)
+	term.Await(`started\n`)
 	term.Type("\x03")
 	if code := term.Wait(); code == 0 {
 		t.Errorf("exit code %d, want a failure; it wrote %q", code, term.Text())
@@ -259,14 +259,16 @@ func testCreateTerminal(t *testing.T, cli e2b) {
 	id := term.Await(`with sandbox ID ([a-z0-9]+)`)[1]
 	term.Await(`\$ `)
 	term.Type("stty size; echo \"<$GIVEN>\" $PWD\r")
-	term.Await(`\n29 97\r\n<a b> /tmp\r\n`)
+	term.Await(`\n29 97\n<a b> /tmp\n`)
 	term.Resize(120, 40)
 	term.Type("for i in $(seq 50); do test \"$(stty size)\" = '40 120' && break; sleep 0.1; done; echo now $(stty size)\r")
-	term.Await(`\nnow 40 120\r\n`)
-	term.Type("sleep 1000\r")
+	term.Await(`\nnow 40 120\n`)
+	term.Type("echo wai''ting; sleep 1000\r")
+	term.Await(`\nwaiting\n`)
 	term.Type("\x03")
+	term.Await(`\^C\n`)
 	term.Type("echo status=$?\r")
-	term.Await(`\nstatus=130\r\n`)
+	term.Await(`\nstatus=130\n`)
 	if ids := cli.ids(t); !slices.Contains(ids, id) {
 		t.Errorf("list shows %v, not %s", ids, id)
 	}
@@ -290,7 +292,7 @@ func testConnectTerminal(t *testing.T, cli e2b) {
 	term := harness.StartTerminal(t, cli.cmd(t, "sandbox", "connect", "-u", "root", id), 80, 24)
 	term.Await(`[#$] `)
 	term.Type("cat /tmp/before; id -un; tty\r")
-	term.Await(`\nwas here\r\nroot\r\n/dev/pts/\d+\r\n`)
+	term.Await(`\nwas here\nroot\n/dev/pts/\d+\n`)
 	term.Type("exit\r")
 	term.Await(`Closing terminal connection`)
 	if code := term.Wait(); code != 0 {

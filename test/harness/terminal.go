@@ -119,14 +119,21 @@ func (term *Terminal) Resize(cols, rows uint16) {
 	}
 }
 
-// Await waits until what was written matches the expression, and returns the
-// match with its groups.
+// control are sequences that move the cursor, colour or name things, and
+// carriage returns: no test is about them.
+var control = regexp.MustCompile(`\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\a]*\a|\r`)
+
+// Plain is Text without control sequences and carriage returns.
+func (term *Terminal) Plain() string { return control.ReplaceAllString(term.Text(), "") }
+
+// Await waits until Plain matches the expression, and returns the match with
+// its groups.
 func (term *Terminal) Await(expression string) []string {
 	term.t.Helper()
 	re := regexp.MustCompile(expression)
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		if match := re.FindStringSubmatch(term.Text()); match != nil {
+		if match := re.FindStringSubmatch(term.Plain()); match != nil {
 			return match
 		}
 		if time.Now().After(deadline) {
