@@ -18,11 +18,13 @@ async function terminal(sandbox, opts = {}) {
   term.handle = await sandbox.pty.create({ cols: 80, rows: 24, onData: term.onData, timeoutMs: 60_000 * slow, ...opts })
   term.pid = term.handle.pid
   term.type = (text) => sandbox.pty.sendInput(term.pid, keys(text))
-  const plain = () => term.text.replace(marks, '')
+  let typed = 0 // what was shown before the last line was typed answers nothing
+  const plain = () => term.text.slice(typed).replace(marks, '')
   term.sees = (what, ms) => eventually(() => `the terminal shows ${what}; it shows ${JSON.stringify(term.text.slice(-2000))}`,
     () => (what instanceof RegExp ? what.test(plain()) : plain().includes(what)), ms)
   // Quotes keep the typed line from looking like its output.
   term.answers = async (cmd, what) => {
+    typed = term.text.length
     await term.type(`${cmd}\n`)
     await term.sees(what)
   }
@@ -67,7 +69,7 @@ test('a program in the foreground is told of a new size', () =>
 import os, signal
 def told(*_):
     size = os.get_terminal_size()
-    print('now', size.columns, 'by', size.lines, flush=True)
+    os.write(1, f'now {size.columns} by {size.lines}\\n'.encode())
 signal.signal(signal.SIGWINCH, told)
 print('rea' + 'dy', flush=True)
 while True: signal.pause()
@@ -210,7 +212,7 @@ test('bytes that are no text pass through unchanged', () =>
 test('a long paste arrives complete', () =>
   withSandbox(async (sandbox) => {
     const term = await terminal(sandbox)
-    await term.answers('stty -echo; cat > /tmp/pasted; stty echo; echo "pas"ted', 'stty -echo')
+    await term.answers('stty -echo; echo "rea"dy; cat > /tmp/pasted; stty echo; echo "pas"ted', 'ready\r\n')
     const text = Array.from({ length: 3000 }, (_, i) => `line ${i} ${'x'.repeat(40)}\n`).join('')
     for (let i = 0; i < text.length; i += 30_000) await term.type(text.slice(i, i + 30_000))
     await term.type('\x04')
