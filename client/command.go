@@ -98,9 +98,18 @@ func (c *Command) receive(ctx context.Context, stream eventStream, out *output) 
 		c.ended = true
 		c.result.ExitCode = exitCode(end)
 		if c.result.ExitCode != 0 || end.GetError() != "" {
-			c.err = &ExitError{Result: c.result, Reason: end.GetStatus()}
+			c.err = &ExitError{Result: c.result, Reason: reason(end)}
 		}
 	}
+}
+
+// reason is why a command ended: the sandbox's own words, if it has any beyond
+// the status.
+func reason(end *process.ProcessEvent_EndEvent) string {
+	if end.GetError() != "" {
+		return end.GetError()
+	}
+	return end.GetStatus()
 }
 
 // signals are the names the agent gives to what can end a command, with their
@@ -222,8 +231,12 @@ func (o *output) drain(stream eventStream) (*process.ProcessEvent_EndEvent, erro
 }
 
 func (o *output) write(data *process.ProcessEvent_DataEvent) error {
-	if b := data.GetStdout(); len(b) > 0 {
-		if _, err := o.stdout.Write(b); err != nil {
+	shown := data.GetStdout()
+	if len(shown) == 0 {
+		shown = data.GetPty() // an event has one of the three
+	}
+	if len(shown) > 0 {
+		if _, err := o.stdout.Write(shown); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,8 @@ type commandConfig struct {
 	env            map[string]string
 	stdin          bool
 	stdout, stderr io.Writer
+	terminal       *process.PTY
+	limitMs        uint32
 }
 
 type commandOption func(*commandConfig)
@@ -121,7 +123,7 @@ func (c *Commands) StartExec(ctx context.Context, argv []string, opts ...Command
 	cfg := configure(opts)
 	req := &process.StartRequest{
 		Process: &process.ProcessConfig{Cmd: argv[0], Args: argv[1:], Envs: cfg.env},
-		Stdin:   &cfg.stdin,
+		Stdin:   &cfg.stdin, Pty: cfg.terminal, TimeoutMs: cfg.limitMs,
 	}
 	if cfg.cwd != "" {
 		req.Process.Cwd = &cfg.cwd

@@ -119,7 +119,8 @@ func (e *UnreachableError) Unwrap() error { return e.cause }
 type ExitError struct {
 	// Result holds the code and the output.
 	Result Result
-	// Reason says why the command ended if not by itself, e.g. "signal: killed".
+	// Reason says why the command ended if not by itself, e.g. "signal: killed", or which
+	// time limit it ran into.
 	Reason string
 }
 

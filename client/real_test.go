@@ -34,6 +34,7 @@ func TestRealServer(t *testing.T) {
 	t.Run("list", func(t *testing.T) { realList(t, c, odd, sbx.ID) })
 	t.Run("commands", func(t *testing.T) { realCommands(t, sbx) })
 	t.Run("deadline", func(t *testing.T) { realDeadline(t, sbx) })
+	t.Run("terminals", func(t *testing.T) { realTerminals(t, sbx) })
 	t.Run("files", func(t *testing.T) { realFiles(t, sbx.Files) })
 	t.Run("watch", func(t *testing.T) { realWatch(t, sbx.Files) })
 	t.Run("ports", func(t *testing.T) { realPorts(t, sbx) })

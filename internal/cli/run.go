@@ -169,18 +169,23 @@ func (a *app) remove(ctx context.Context, sbx *client.Sandbox) {
 // not succeed is tried again at the next tick; if none does, the command's
 // stream breaks and says so.
 func keepAlive(ctx context.Context, sbx *client.Sandbox) (stop func()) {
+	return repeat(ctx, renewal, func(ctx context.Context) { _ = sbx.SetTimeout(ctx, lease) })
+}
+
+// repeat calls do at an interval until stop is called, which waits.
+func repeat(ctx context.Context, every time.Duration, do func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(renewal)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_ = sbx.SetTimeout(ctx, lease)
+				do(ctx)
 			}
 		}
 	}()

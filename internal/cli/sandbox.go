@@ -16,7 +16,8 @@ import (
 
 func (a *app) sandboxCommand() *cobra.Command {
 	return noun("sandbox", "List, inspect, enter and kill sandboxes",
-		a.sandboxListCommand(), a.sandboxInfoCommand(), a.sandboxExecCommand(), a.sandboxWatchCommand(), a.sandboxKillCommand(), a.sandboxMetricsCommand())
+		a.sandboxListCommand(), a.sandboxInfoCommand(), a.sandboxExecCommand(), a.sandboxShellCommand(),
+		a.sandboxWatchCommand(), a.sandboxKillCommand(), a.sandboxMetricsCommand())
 }
 
 func (a *app) sandboxListCommand() *cobra.Command {
