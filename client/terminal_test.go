@@ -75,6 +75,7 @@ func realTerminals(t *testing.T, sbx *client.Sandbox) {
 			t.Fatal(err)
 		}
 	}
+	shown.see(t, "$ ")
 	typeIn("stat -c '<%U %G %a>' $(tty); stty size; echo $TERM=\n")
 	shown.see(t, "<user tty 620>\r\n30 100\r\nxterm-256color=\r\n")
 	if err := cmd.Resize(ctx, 120, 40); err != nil {
@@ -85,11 +86,14 @@ func realTerminals(t *testing.T, sbx *client.Sandbox) {
 	typeIn("ü\n")
 	shown.see(t, "ü\r\nü\r\n")
 	typeIn("\x03")
+	shown.see(t, "^C")
+	shown.see(t, "$ ") // the prompt: the shell drops what was typed before
 	typeIn("echo after=$?\n")
 	shown.see(t, "after=130\r\n")
 	if err := cmd.SendStdin(ctx, []byte("x")); !errors.Is(err, client.ErrInvalid) {
 		t.Errorf("SendStdin to a terminal = %v", err)
 	}
+	shown.see(t, "$ ")
 	typeIn("exit 7\n")
 	if got, err := cmd.Wait(ctx); got.ExitCode != 7 {
 		t.Errorf("Wait = %+v, %v", got, err)

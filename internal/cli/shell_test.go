@@ -115,6 +115,8 @@ func TestShell(t *testing.T) {
 	w.typeIn("until stty size | grep '10 70'; do sleep 0.05; done; cat\r")
 	w.see("\r10 70\r\n")
 	w.typeIn("\x03")
+	w.see("^C")
+	w.see("$ ") // the prompt: the shell drops what was typed before
 	w.typeIn("exit 5\r")
 	if c := <-code; c != 5 {
 		t.Errorf("exit code %d", c)
