@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -70,5 +71,20 @@ func TestDrainCountsWhatCame(t *testing.T) {
 	}
 	if err := drain(io.NopCloser(zeros(9)), 10); err == nil {
 		t.Error("a short body passed")
+	}
+}
+
+func TestNextEvent(t *testing.T) {
+	stream := bytes.NewReader(append(envelope([]byte(`{"event":{"start":{"pid":7}}}`)), envelope([]byte(`{"event":{"data":{"pty":"eA=="}}}`))...))
+	if e, err := nextEvent(stream); err != nil || e.Start == nil || e.Start.PID != 7 {
+		t.Errorf("start: %+v, %v", e, err)
+	}
+	if e, err := nextEvent(stream); err != nil || string(e.Data.PTY) != "x" {
+		t.Errorf("data: %+v, %v", e, err)
+	}
+	for _, bad := range []string{"", "\x00\x00\x00\x00\x05{", "\x00\xff\xff\xff\xff", "\x00\x00\x00\x00\x01{"} {
+		if e, err := nextEvent(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q gives %+v", bad, e)
+		}
 	}
 }

@@ -54,6 +54,8 @@ func planeSpecs() []spec {
 			name: "list", title: "list of 100,000 entries, JSON as the SDKs ask for it", target: 200_000, unit: "entries/s",
 			floor: "find -printf of the same inside the sandbox", run: list,
 		},
+		{name: "watch", title: "watch, from making a file inside to the event at the client", target: 2, run: watch},
+		{name: "pty-echo", title: "terminal, from a key sent to its echo at the client", run: echo},
 		{name: "agent-rest", title: "resident memory of the agent at rest", unit: "MiB", run: agentAtRest},
 		{name: "agent-load", title: "peak memory of the agent: 1 GiB up, 1 GiB down, 64 commands at once", target: 16, unit: "MiB", run: agentAtLoad},
 	}
