@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,5 +111,30 @@ func TestTimeouts(t *testing.T) {
 	req.TimeoutMs = 60_000
 	if end := a.start(t, t.Context(), req).finish().end; end.GetError() != "exit status 3" {
 		t.Errorf("end %v", end)
+	}
+}
+
+// TestSignalsAndSessions says what a signal reaches: groups within the session,
+// whatever they ignore, and not what left it.
+func TestSignalsAndSessions(t *testing.T) {
+	a := startAgent(t)
+	r := a.start(t, t.Context(), &pb.StartRequest{Process: &pb.ProcessConfig{Cmd: "/bin/bash", Args: []string{"-c", `
+		set -m # every job gets a group of its own
+		sh -c 'trap "" TERM; while :; do sleep 60; done' &
+		setsid sh -c 'echo $$; exec sleep 60' &
+		wait`}}})
+	r.events.Receive()
+	daemon := strings.TrimSpace(string(r.events.Event().GetData().GetStdout()))
+	if err := a.signal(t.Context(), byPID(r.pid), pb.Signal_SIGNAL_SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.finish()
+	eventually(t, "nobody of the session is left", func() bool { return len(session(t, r.pid)) == 0 })
+	if !alive(daemon) {
+		t.Error("the signal reached a process of another session")
+	}
+	pid, err := strconv.Atoi(daemon)
+	if err != nil || syscall.Kill(pid, syscall.SIGKILL) != nil {
+		t.Errorf("cannot end %q: %v", daemon, err)
 	}
 }
