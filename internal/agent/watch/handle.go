@@ -28,7 +28,11 @@ func (h *Hub) handle(e event) {
 		case e.name == "":
 			h.self(d, &e)
 		case naming == Ordinary || e.has(unix.IN_MOVED_TO):
-			h.child(d, &e, naming)
+			if moving := d.inMove(); moving != nil {
+				moving.touched = true
+			} else {
+				h.child(d, &e, naming)
+			}
 		}
 		if h.in != in {
 			return // the last watcher has ended
@@ -113,28 +117,28 @@ func (h *Hub) child(d *dir, e *event, naming Naming) {
 	case e.has(unix.IN_DELETE):
 		delete(d.seen, e.name)
 		d.w.emit(Event{Name: d.rel(e.name), Op: Remove})
-		if isDir && !d.w.ended {
-			h.drop(d.children[e.name])
-		}
+		h.drop(d.children[e.name]) // whatever it was taken for
 	case e.has(unix.IN_MOVED_FROM):
 		delete(d.seen, e.name)
 		h.depart(d, e, isDir)
 	}
 }
 
-// depart follows the renaming of a name in d. A directory keeps its place on the
-// way up, so that its events still have a name, until its new one is told.
+// depart follows the renaming of a name in d. A directory waits for its new name.
 func (h *Hub) depart(d *dir, e *event, isDir bool) {
 	old := d.rel(e.name)
 	d.w.emit(Event{Name: old, Op: Rename})
-	if !isDir || d.w.ended {
+	if d.w.ended {
 		return
 	}
 	switch gone := d.detach(e.name); {
 	case gone == nil:
-	case gone.wd == unwatched:
-		h.drop(gone) // nothing of it was reported; whatever comes is new
+	case gone.wd == unwatched || !isDir:
+		// Nothing of it was reported, or a file had the name before: whatever comes
+		// is new.
+		h.drop(gone)
 	default:
+		gone.moving = true
 		h.in.moves = append(h.in.moves, move{cookie: e.cookie, d: gone, old: old, since: time.Now()})
 	}
 }
@@ -149,6 +153,10 @@ func (h *Hub) arrive(d *dir, e *event) {
 	var name string
 	if m.d != nil {
 		place, name = m.d.parent, m.d.name
+		if m.d.moving = false; m.d.touched { // to be told anew, with all it holds
+			h.drop(m.d)
+			m.d = nil
+		}
 	}
 	sub, fresh := h.place(d, e.name, m.d)
 	if d.gone || d.w.ended {
@@ -217,7 +225,10 @@ func (h *Hub) lookAgain(p *dir) {
 	if sub == nil || !fresh || parent.gone {
 		return
 	}
-	if known && sub != p { // it was another directory all the time
+	if p.mistaken {
+		parent.w.emit(Event{Name: parent.rel(name), Op: Remove})
+	}
+	if p.mistaken || known && sub != p { // it was another directory all the time
 		parent.w.emit(Event{Name: parent.rel(name), Op: Create})
 	}
 	h.readAll(sub)

@@ -99,11 +99,21 @@ func (h *Hub) steal(d *dir) {
 		again = false
 		for _, other := range h.in.marks[d.wd] {
 			if other != d && other.w == d.w {
-				h.drop(other)
+				h.giveUp(other)
 				again = true
 				break
 			}
 		}
+	}
+}
+
+// giveUp drops a directory that is in another place. If nobody has looked at its
+// own yet, something is there that must still be found.
+func (h *Hub) giveUp(d *dir) {
+	parent, open := d.parent, d.doubt && !d.moving
+	h.drop(d)
+	if open && parent != nil {
+		h.adopt(parent, d.name, &dir{w: d.w, wd: unwatched, dev: parent.dev, doubt: true, mistaken: true})
 	}
 }
 

@@ -20,8 +20,13 @@ type dir struct {
 	// doubt says that the place could not be looked at, because it or one above
 	// had been renamed by then. The event that tells so brings it up again.
 	doubt bool
+	// mistaken says that what was told to be in it was in another directory.
+	mistaken bool
 	// complete says that what was in it before it was watched has been read.
 	complete bool
+	// moving says that its old name was told and the new one not yet; touched
+	// that something in it has changed since, under a name nobody knows.
+	moving, touched bool
 	// gone says that it is no longer part of the tree.
 	gone bool
 	// seen are the names reported because reading found them. Until seenUntil
@@ -48,6 +53,16 @@ func (d *dir) rel(name string) string {
 		copy(b[at:], p.name)
 	}
 	return string(b)
+}
+
+// inMove returns the directory that is moving with d in it, if any.
+func (d *dir) inMove() *dir {
+	for ; d != nil; d = d.parent {
+		if d.moving {
+			return d
+		}
+	}
+	return nil
 }
 
 // path returns where d should be found.
