@@ -16,7 +16,9 @@ func appendHead(out []byte, r *http.Request, length int64, drop []string) []byte
 	out = append(append(out, target.RequestURI()...), " HTTP/1.1\r\nHost: "...)
 	out = append(append(out, r.Host...), "\r\n"...)
 	for name, values := range r.Header {
-		if hopByHop(name, r.Header) || slices.Contains(drop, name) {
+		// An HTTP/2 request may carry a length that is not its body's. Taken over,
+		// the agent would read what is missing from the next request.
+		if name == "Content-Length" || name == "Host" || hopByHop(name, r.Header) || slices.Contains(drop, name) {
 			continue
 		}
 		for _, v := range values {

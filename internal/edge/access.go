@@ -29,6 +29,9 @@ func (e *Edge) authorize(r *http.Request, t target) (*call, error) {
 	if r.URL.Opaque != "" { // "GET a:b": a request line no server inside would understand
 		return nil, errs.New(errs.Invalid, "the request's target is neither a path nor a URL with a host")
 	}
+	if r.Method == "" || strings.ContainsFunc(r.Method, notToken) || strings.ContainsFunc(r.URL.RawQuery, blank) {
+		return nil, errs.New(errs.Invalid, "the request's method or query has a blank or another character it cannot have")
+	}
 	s, err := e.registry.Get(t.id)
 	if err != nil {
 		return nil, err
@@ -85,5 +88,11 @@ func public(path string) bool {
 	}
 	return ok && method != "" && !strings.ContainsFunc(method, notLetter)
 }
+
+// notToken reports whether a character cannot be in a method, and blank whether
+// one would end the target in a request line of HTTP/1.1; HTTP/2 can carry both.
+func notToken(r rune) bool { return notLetter(r) && r != '-' && r != '_' && (r < '0' || r > '9') }
+
+func blank(r rune) bool { return r <= ' ' || r == 0x7f }
 
 func notLetter(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') }
