@@ -21,7 +21,7 @@ var layers = []layer{
 	{"vocabulary", []string{"internal/sandbox", "internal/config", "gen"}, "words every layer shares"},
 	{"mechanisms", []string{
 		"internal/agentbin", "internal/agentclient", "internal/certs", "internal/debian", "internal/driver", "internal/image",
-		"internal/listener", "internal/netns", "internal/rootfs", "internal/slot", "internal/store", "internal/trust",
+		"internal/listener", "internal/nameserver", "internal/netns", "internal/rootfs", "internal/slot", "internal/store", "internal/trust",
 	}, "each does one thing to the host and is tested by itself; an engine puts them together"},
 	{"engine of one host", []string{"internal/node", "internal/template"}, "node runs sandboxes, template makes what they run from; neither knows who asks"},
 	{"engine of all verbs", []string{"internal/control"}, "control says what it needs of a host (control.Host) instead of importing one"},

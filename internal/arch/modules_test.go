@@ -23,7 +23,9 @@ var homes = []struct {
 	{"github.com/google/nftables", []string{"internal/netns", "test/harness"}, "the packet filter belongs to netns"},
 	{"github.com/vishvananda/netlink", []string{"internal/netns"}, "interfaces belong to netns"},
 	{"github.com/vishvananda/netns", []string{"internal/netns"}, "interfaces belong to netns"},
-	{"github.com/miekg/dns", []string{"internal/netns"}, "the forwarder of names belongs to netns"},
+	{"github.com/miekg/dns", []string{"internal/netns", "internal/nameserver"}, "the forwarder of names belongs to netns, their answering to nameserver"},
+	{"github.com/caddyserver/certmagic", []string{"internal/certs/acme"}, "who knows the one ACME client can replace it"},
+	{"go.uber.org/zap", []string{"internal/certs/acme"}, "certmagic logs through it; everybody else has log/slog"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite"}, "engines know store.Store, not SQL"},
 	{"github.com/google/go-cmp", []string{"internal/store/storetest", "internal/driver/drivertest"}, "it is for tests"},
 }

@@ -21,12 +21,12 @@ type Names struct {
 // Serve reports whether a host name is one of the server's: localhost, the
 // domain, and every name below them.
 func (n Names) Serve(host string) bool {
-	return below(host, local) || n.Under(host)
+	return below(clean(host), local) || n.Under(host)
 }
 
 // Under reports whether a host name is the domain or below it.
 func (n Names) Under(host string) bool {
-	return n.Domain != "" && below(host, n.Domain)
+	return n.Domain != "" && below(clean(host), n.Domain)
 }
 
 // reach reports whether the server is reached at an address.

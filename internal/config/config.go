@@ -51,6 +51,8 @@ type Config struct {
 	Pool    Pool    `toml:"pool"`
 	Limits  Limits  `toml:"limits"`
 	Network Network `toml:"network"`
+	TLS     TLS     `toml:"tls"`
+	DNS     DNS     `toml:"dns"`
 }
 
 // Pool says how many started sandboxes may wait for a create.
@@ -153,6 +155,7 @@ func (c *Config) Validate() error {
 		keyed("limits.connections", within(c.Limits.Connections, 1, maxConnections)),
 		keyed("network.mode", oneOf(c.Network.Mode, "nat", "none")),
 	}
+	problems = append(problems, c.checkNames()...)
 	for _, server := range c.Network.DNS {
 		problems = append(problems, keyed("network.dns", checkDNS(server)))
 	}

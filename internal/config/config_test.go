@@ -212,3 +212,33 @@ func TestBadDomains(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	for _, tt := range []struct {
+		file string
+		want string
+	}{
+		{"domain = 'x.example'\n[tls]\ncert = '/c'\nkey = '/k'", ""},
+		{"domain = 'x.example'\n[tls]\nacme = true\nacme_email = 'a@x.example'\nacme_ca = 'https://ca.example/dir'", ""},
+		{"[dns]\naddr = '127.0.0.1:53'", ""},
+		{"[dns]\naddr = '127.0.0.1:53'\nanswer = ['192.0.2.1', '::1']", ""},
+		{"[tls]\ncert = '/c'\nkey = '/k'", "tls.cert: is for a domain"},
+		{"domain = 'localhost:443'\n[tls]\nacme = true", "tls.acme: is for a domain"},
+		{"domain = 'x.example'\n[tls]\ncert = '/c'", "tls.key: is missing"},
+		{"domain = 'x.example'\n[tls]\nkey = '/k'", "tls.cert: is missing"},
+		{"domain = 'x.example'\n[tls]\ncert = 'c'\nkey = '/k'", "tls.cert: \"c\" is not an absolute path"},
+		{"domain = 'x.example'\n[tls]\ncert = '/c'\nkey = '/k'\nacme = true", "exclude each other"},
+		{"domain = 'x.example'\n[tls]\nacme_email = 'a@x.example'", "tls.acme: is false"},
+		{"domain = 'x.example'\n[tls]\nacme = true\nacme_ca = 'http://ca.example'", "tls.acme_ca: "},
+		{"[dns]\naddr = '53'", "dns.addr: "},
+		{"[dns]\nanswer = ['192.0.2.1']", "dns.answer: is of no use"},
+		{"[dns]\naddr = ':53'\nanswer = ['here']", "dns.answer: \"here\""},
+	} {
+		dir := t.TempDir()
+		writeFile(t, dir, tt.file)
+		_, err := Load(Sources{Flags: map[string]string{"data_dir": dir}})
+		if tt.want == "" && err != nil || tt.want != "" && (!errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s\nLoad = %v, want %q", tt.file, err, tt.want)
+		}
+	}
+}

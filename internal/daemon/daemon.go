@@ -44,6 +44,7 @@ type system struct {
 	domain string
 
 	ca        *certs.CA
+	own       certificates // the domain's, nil if it has none of its own
 	store     store.Store
 	images    *image.Store
 	templates *template.Registry

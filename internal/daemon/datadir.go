@@ -19,7 +19,7 @@ const marker = "sandlot-data"
 // and the lock go last.
 var owned = []string{
 	"agent", "images", "pool", "run", "templates", "tmp", "registry.db", "registry.db-wal", "registry.db-shm",
-	"dns-port", caDir, keyFile, serverFile, config.FileName, "lock", marker,
+	"dns-port", caDir, acmeDir, keyFile, serverFile, config.FileName, "lock", marker,
 }
 
 // takeDir makes an empty directory Sandlot's. A directory that holds something

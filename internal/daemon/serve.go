@@ -90,6 +90,9 @@ func (d Daemon) run(ctx context.Context, s *system, ln net.Listener, c console) 
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(s.startACME(ctx, ln), s.startDNS(ctx)); err != nil {
+		return err
+	}
 	s.node.Warm(base)
 	url := "http://" + ln.Addr().String()
 	if err := s.announce(url); err != nil {

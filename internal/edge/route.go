@@ -73,6 +73,13 @@ func headerTarget(id, port string) (target, error) {
 	return t, nil
 }
 
+// SandboxOf returns the sandbox that a label of a host name means, and whether
+// it means one.
+func SandboxOf(label string) (sandbox.ID, bool) {
+	t, ok := parseHost(label + ".")
+	return t.id, ok
+}
+
 // parseHost reads <port>-<id>[-anything].<domain>[:port].
 func parseHost(host string) (target, bool) {
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/testreq"
 )
 
@@ -241,11 +242,10 @@ func (s *Server) EnvByName() []string {
 	return []string{"E2B_DOMAIN=localhost:" + port, "E2B_API_KEY=" + s.Key, s.trusted()}
 }
 
-// RootCertificate is the file with the certificate of the server's own CA.
-func (s *Server) RootCertificate() string { return filepath.Join(s.DataDir, "ca", "root.pem") }
-
 // trusted has Node trust the server's own CA.
-func (s *Server) trusted() string { return "NODE_EXTRA_CA_CERTS=" + s.RootCertificate() }
+func (s *Server) trusted() string {
+	return "NODE_EXTRA_CA_CERTS=" + filepath.Join(s.DataDir, config.RootCertificate)
+}
 
 // CLI runs the sandlot command against this server and returns its standard
 // output; a failure fails the test.
