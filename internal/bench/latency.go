@@ -94,8 +94,11 @@ func echo(ctx context.Context, b *bench) (out outcome, err error) {
 	}
 	defer func() { _ = res.Body.Close() }()
 	first, err := nextEvent(res.Body)
-	if err != nil || first.Start == nil {
-		return out, fmt.Errorf("no start event: %w", err)
+	if err != nil {
+		return out, fmt.Errorf("read the start event: %w", err)
+	}
+	if first.Start == nil {
+		return out, errors.New("the first event is not start")
 	}
 	input := fmt.Appendf(nil, `{"process":{"pid":%d},"input":{"pty":"%s"}}`, first.Start.PID, base64.StdEncoding.EncodeToString([]byte("x")))
 	for i := range b.pick(300, 50) + warmups {
@@ -109,8 +112,11 @@ func echo(ctx context.Context, b *bench) (out outcome, err error) {
 		}
 		_ = reply.Body.Close()
 		event, err := nextEvent(res.Body)
-		if err != nil || string(event.Data.PTY) != "x" {
-			return out, fmt.Errorf("%q came back instead of the key: %w", event.Data.PTY, err)
+		if err != nil {
+			return out, fmt.Errorf("read the echo: %w", err)
+		}
+		if string(event.Data.PTY) != "x" {
+			return out, fmt.Errorf("%q came back instead of the key", event.Data.PTY)
 		}
 		if i >= warmups {
 			out.samples = append(out.samples, ms(begun))

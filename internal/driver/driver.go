@@ -61,6 +61,13 @@ type Pauser interface {
 	Thaw(ctx context.Context) error
 }
 
+// TaskCounter is the optional power of an Instance to count its tasks, processes
+// and threads. It is apart from Stats, which is asked of every sandbox every few
+// seconds and reads no more than that needs. Reach it with As.
+type TaskCounter interface {
+	Tasks(ctx context.Context) (int64, error)
+}
+
 // Unwrapper is implemented by decorators, so that As finds what they wrap.
 type Unwrapper interface{ Unwrap() Instance }
 
@@ -122,8 +129,6 @@ type Stats struct {
 	// MemoryBytes is the memory charged, CacheBytes the part of it that caches
 	// files, which the kernel takes back when something else needs it.
 	MemoryBytes, CacheBytes int64
-	// PIDs is the number of tasks.
-	PIDs int64
 }
 
 // Caps says what a driver can do on this host.

@@ -25,7 +25,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/testreq"
 )
 
@@ -242,10 +241,11 @@ func (s *Server) EnvByName() []string {
 	return []string{"E2B_DOMAIN=localhost:" + port, "E2B_API_KEY=" + s.Key, s.trusted()}
 }
 
+// RootCertificate is the file with the certificate of the server's own CA.
+func (s *Server) RootCertificate() string { return filepath.Join(s.DataDir, "ca", "root.pem") }
+
 // trusted has Node trust the server's own CA.
-func (s *Server) trusted() string {
-	return "NODE_EXTRA_CA_CERTS=" + filepath.Join(s.DataDir, config.RootCertificate)
-}
+func (s *Server) trusted() string { return "NODE_EXTRA_CA_CERTS=" + s.RootCertificate() }
 
 // CLI runs the sandlot command against this server and returns its standard
 // output; a failure fails the test.

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -192,7 +191,7 @@ func (s *Service) Start(ctx context.Context, req *connect.Request[pb.StartReques
 	}
 	defer sub.detach()
 	return s.follow(ctx, follower{
-		p: p, sub: sub, every: keepalive(req.Header()), limit: limit,
+		p: p, sub: sub, every: wire.Keepalive(req.Header()), limit: limit,
 		send: func(e *pb.ProcessEvent) error { return res.Send(&pb.StartResponse{Event: e}) },
 	})
 }
@@ -210,7 +209,7 @@ func (s *Service) Connect(ctx context.Context, req *connect.Request[pb.ConnectRe
 	}
 	defer sub.detach()
 	return s.follow(ctx, follower{
-		p: p, sub: sub, every: keepalive(req.Header()),
+		p: p, sub: sub, every: wire.Keepalive(req.Header()),
 		send: func(e *pb.ProcessEvent) error { return res.Send(&pb.ConnectResponse{Event: e}) },
 	})
 }
@@ -339,13 +338,4 @@ func (s *Service) fail(err error) error {
 		s.opts.Logger.Error("process request failed", "error", err)
 	}
 	return wire.Error(err)
-}
-
-// keepalive returns the interval a client asks for in whole seconds.
-func keepalive(h http.Header) time.Duration {
-	seconds, err := strconv.Atoi(h.Get("Keepalive-Ping-Interval"))
-	if err != nil || seconds <= 0 {
-		return 90 * time.Second
-	}
-	return time.Duration(min(seconds, 3600)) * time.Second
 }

@@ -293,9 +293,9 @@ func TestTaskLimit(t *testing.T) {
 	if got := b.try("fork")["fork"]; got != "EAGAIN" {
 		t.Errorf("too many forks end with %q", got)
 	}
-	st, err := b.instance.Stats(t.Context())
-	if err != nil || st.PIDs > 64 {
-		t.Errorf("%d tasks: %v", st.PIDs, err)
+	n, err := b.instance.(driver.TaskCounter).Tasks(t.Context())
+	if err != nil || n > 64 {
+		t.Errorf("%d tasks: %v", n, err)
 	}
 	// The agent itself may be short of tasks now, but the host's means work.
 	if err := b.instance.Destroy(t.Context()); err != nil {

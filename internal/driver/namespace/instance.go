@@ -39,8 +39,9 @@ type instance struct {
 }
 
 var (
-	_ driver.Instance = (*instance)(nil)
-	_ driver.Pauser   = (*instance)(nil)
+	_ driver.Instance    = (*instance)(nil)
+	_ driver.Pauser      = (*instance)(nil)
+	_ driver.TaskCounter = (*instance)(nil)
 )
 
 // create makes cgroup, mounts, namespaces and the waiting first process.
@@ -242,6 +243,11 @@ func (i *instance) Signal(_ context.Context, sig sandbox.Signal) error {
 // Stats reads the sandbox's cgroup.
 func (i *instance) Stats(context.Context) (driver.Stats, error) {
 	return i.driver.cgroups.stats(i.state.ID)
+}
+
+// Tasks counts the sandbox's processes and threads.
+func (i *instance) Tasks(context.Context) (int64, error) {
+	return i.driver.cgroups.tasks(i.state.ID)
 }
 
 // State returns what Recover needs.

@@ -14,8 +14,8 @@ import (
 )
 
 // account reads a sandbox's accounts: a few files, and only those. It is asked
-// for every sandbox every few seconds, so descriptors are not kept (four per
-// sandbox would be thousands) and nothing is read that nobody wants. After the
+// for every sandbox every few seconds, so descriptors are not kept (three
+// per sandbox would be thousands) and nothing is read that nobody wants. After the
 // first error it reads nothing more.
 type account struct {
 	tree *cgroupTree
@@ -39,13 +39,23 @@ func (t *cgroupTree) stats(id sandbox.ID) (driver.Stats, error) {
 	return s, nil
 }
 
+// tasks counts what runs in a sandbox's cgroup.
+func (t *cgroupTree) tasks(id sandbox.ID) (int64, error) {
+	a := account{tree: t, id: id}
+	controller := "pids"
+	if t.unified {
+		controller = ""
+	}
+	n := a.number(controller, "pids.current")
+	return n, a.err
+}
+
 func (a *account) v1() driver.Stats {
 	memory := a.fields("memory", "memory.stat", "total_cache", "total_shmem")
 	return driver.Stats{
 		CPUTime:     time.Duration(a.number("cpuacct", "cpuacct.usage")),
 		MemoryBytes: a.number("memory", "memory.usage_in_bytes"),
 		CacheBytes:  memory[0] - memory[1], // shared memory is no cache: it can only be swapped
-		PIDs:        a.number("pids", "pids.current"),
 	}
 }
 
@@ -56,7 +66,6 @@ func (a *account) v2() driver.Stats {
 		CPUTime:     time.Duration(cpu[0]) * time.Microsecond,
 		MemoryBytes: a.number("", "memory.current"),
 		CacheBytes:  memory[0] - memory[1],
-		PIDs:        a.number("", "pids.current"),
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // few is how many of a thing an ordinary program holds at once.
-const few = 8
+const few = 16
 
 // several takes a few of what the kernel counts, as ordinary programs do.
 func several(take func() error) error {
