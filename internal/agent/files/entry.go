@@ -15,8 +15,8 @@ import (
 
 // describe returns the entry of one path.
 func (s *Service) describe(path string) (*pb.EntryInfo, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	st := facts{attributes: true}
+	if err := unix.Lstat(path, &st.Stat_t); err != nil {
 		return nil, wire.Errno(err, "stat", path)
 	}
 	owner, group := s.opts.Accounts.Names()
@@ -29,7 +29,7 @@ func (s *Service) describe(path string) (*pb.EntryInfo, error) {
 // describe fills in the entry of one file. A symbolic link has the type and mode
 // of what it leads to, so that SDKs which know no links show it, and its own type
 // when that is nothing.
-func (l *lister) describe(e *pb.EntryInfo, path, name string, st *unix.Stat_t) {
+func (l *lister) describe(e *pb.EntryInfo, path, name string, st *facts) {
 	e.Name, e.Path, e.Size = valid(name), valid(path), st.Size
 	e.Type, e.Mode, e.Permissions = fileType(st.Mode), st.Mode&0o777, l.permissions(st.Mode)
 	e.Owner, e.Group = valid(l.owner(st.Uid)), valid(l.group(st.Gid))
@@ -48,7 +48,9 @@ func (l *lister) describe(e *pb.EntryInfo, path, name string, st *unix.Stat_t) {
 			e.Type, e.Mode = fileType(t.Mode), t.Mode&0o777
 		}
 	case pb.FileType_FILE_TYPE_FILE:
-		e.Metadata = readMetadata(path)
+		if st.attributes {
+			e.Metadata = readMetadata(path)
+		}
 	default: // of directories and devices there is nothing more to say
 	}
 }

@@ -53,7 +53,7 @@ func (s *Service) list(ctx context.Context, authorization string, req *pb.ListDi
 	if err != nil {
 		return err
 	}
-	l := &lister{ctx: ctx, emit: emit, entry: &pb.EntryInfo{}}
+	l := &lister{ctx: ctx, width: &s.width, emit: emit, entry: &pb.EntryInfo{}}
 	l.owner, l.group = s.opts.Accounts.Names()
 	return l.list(path, req.GetDepth())
 }
@@ -61,6 +61,7 @@ func (s *Service) list(ctx context.Context, authorization string, req *pb.ListDi
 // lister walks for one listing.
 type lister struct {
 	ctx          context.Context //nolint:containedctx // lives for one call
+	width        *width
 	owner, group func(uint32) string
 	// emit is told that entry describes the next file.
 	emit  func(*lister) error
@@ -99,24 +100,17 @@ func (l *lister) list(dir string, depth uint32) error {
 // walk emits the named entries of dir, each directory followed by what it holds.
 // at is dir's descriptor, AT_FDCWD if it is not kept open.
 func (l *lister) walk(at int, dir string, names []string, depth uint32) error {
-	prefix := dir + "/"
-	if dir == "/" {
-		prefix = dir
-	}
+	look := l.width.newLook(at, dir, names)
+	defer look.end()
 	for _, name := range names {
 		if err := l.ctx.Err(); err != nil {
 			return errs.Wrap(err, errs.Timeout, "the listing was not done in time")
 		}
-		path := prefix + name
-		file := name
-		if at == unix.AT_FDCWD {
-			file = path
+		st := look.next()
+		if st.gone {
+			continue // what vanishes meanwhile was not there
 		}
-		var st unix.Stat_t
-		// What vanishes meanwhile was not there.
-		if unix.Fstatat(at, file, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-			continue
-		}
+		path := look.prefix + name
 		l.describe(l.entry, path, name, &st)
 		if err := l.emit(l); err != nil {
 			return err

@@ -45,6 +45,7 @@ type Service struct {
 	// a megabyte.
 	squeezers chan *gzip.Writer
 	hub       *watch.Hub
+	width     width
 
 	mu     sync.Mutex
 	closed bool
