@@ -79,14 +79,15 @@ func (s *system) startACME(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// live reports whether a label below the domain is a sandbox's that runs.
-func (s *system) live(label string) bool {
+// live returns the sandbox that a label below the domain means, and whether it
+// means one that runs.
+func (s *system) live(label string) (string, bool) {
 	id, ok := edge.SandboxOf(label)
 	if !ok {
-		return false
+		return "", false
 	}
 	_, err := s.control.Get(id)
-	return err == nil
+	return string(id), err == nil
 }
 
 // tlsConfig is for whoever speaks TLS on the one port: names of a domain that

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -73,11 +74,12 @@ func headerTarget(id, port string) (target, error) {
 	return t, nil
 }
 
-// SandboxOf returns the sandbox that a label of a host name means, and whether
-// it means one.
+// SandboxOf returns the sandbox of a label as getHost writes it, <port>-<id> and
+// nothing more, and whether it is one: requests may add to it, but then one
+// port has names without end.
 func SandboxOf(label string) (sandbox.ID, bool) {
 	t, ok := parseHost(label + ".")
-	return t.id, ok
+	return t.id, ok && strings.EqualFold(label, fmt.Sprintf("%d-%s", t.port, t.id))
 }
 
 // parseHost reads <port>-<id>[-anything].<domain>[:port].

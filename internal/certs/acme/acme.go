@@ -12,9 +12,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/certmagic"
@@ -42,8 +43,9 @@ type Options struct {
 	RootFile string
 	// Listen is the server's listener, where the authority's checks arrive.
 	Listen net.Addr
-	// Live reports whether a label below the domain is a sandbox's.
-	Live func(label string) bool
+	// Live returns the sandbox that a label below the domain means, and whether
+	// it means one that runs.
+	Live func(label string) (id string, ok bool)
 	// Logger is told what is asked for and what goes wrong.
 	Logger *slog.Logger
 }
@@ -51,10 +53,11 @@ type Options struct {
 // Source is where certificates for the domain come from. It is safe for
 // concurrent use. End it with Close.
 type Source struct {
-	config *certmagic.Config
+	asked  *certmagic.Config // for names somebody opens
+	own    *certmagic.Config // for the server's, which are got without being asked for
 	cache  *certmagic.Cache
 	domain string
-	live   func(string) bool
+	live   func(string) (string, bool)
 	budget budget
 }
 
@@ -66,36 +69,50 @@ func Open(ctx context.Context, o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, port, err := net.SplitHostPort(o.Listen.String())
-	if err != nil {
-		return nil, err
-	}
-	number, err := strconv.Atoi(port)
+	listen, err := netip.ParseAddrPort(o.Listen.String())
 	if err != nil {
 		return nil, err
 	}
 	s := &Source{domain: o.Domain, live: o.Live, budget: newBudget()}
 	logger := zap.New(core{handler: o.Logger.Handler()})
 	s.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return s.config, nil },
+		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) { return s.configFor(c.Names), nil },
 		Capacity:         maxCached, Logger: logger,
 	})
-	s.config = certmagic.New(s.cache, certmagic.Config{
-		Storage:  &certmagic.FileStorage{Path: o.Dir},
-		OnDemand: &certmagic.OnDemandConfig{DecisionFunc: s.decide},
-		// Authorities give up OCSP; asking them for staples is only traffic.
-		OCSP:   certmagic.OCSPConfig{DisableStapling: true},
-		Logger: logger,
-	})
-	s.config.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(s.config, certmagic.ACMEIssuer{
-		CA: directory(o.Directory), Email: o.Email, Agreed: true, TrustedRoots: roots,
-		DisableHTTPChallenge: true, ListenHost: host, AltTLSALPNPort: number, Logger: logger,
-	})}
-	if err := s.config.ManageAsync(ctx, []string{o.Domain, "api." + o.Domain}); err != nil {
+	config := func(onDemand *certmagic.OnDemandConfig) *certmagic.Config {
+		c := certmagic.New(s.cache, certmagic.Config{
+			Storage:  &certmagic.FileStorage{Path: o.Dir},
+			OnDemand: onDemand,
+			// Authorities give up OCSP; asking them for staples is only traffic.
+			OCSP:   certmagic.OCSPConfig{DisableStapling: true},
+			Logger: logger,
+		})
+		c.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(c, certmagic.ACMEIssuer{
+			CA: directory(o.Directory), Email: o.Email, Agreed: true, TrustedRoots: roots, DisableHTTPChallenge: true,
+			ListenHost: listen.Addr().String(), AltTLSALPNPort: int(listen.Port()), Logger: logger,
+		})}
+		return c
+	}
+	// Where certificates are got on demand, certmagic gets none before.
+	s.asked, s.own = config(&certmagic.OnDemandConfig{DecisionFunc: s.decide}), config(nil)
+	if err := s.own.ManageAsync(ctx, s.names()); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("get certificates for %s: %w", o.Domain, err)
 	}
 	return s, nil
+}
+
+// names are the server's own.
+func (s *Source) names() []string { return []string{s.domain, "api." + s.domain} }
+
+// configFor returns how a certificate is renewed.
+func (s *Source) configFor(names []string) *certmagic.Config {
+	for _, own := range s.names() {
+		if slices.Contains(names, own) {
+			return s.own
+		}
+	}
+	return s.asked
 }
 
 // maxCached bounds the certificates in memory. The least useful go to disk.
@@ -130,7 +147,7 @@ func (s *Source) Close() { s.cache.Stop() }
 // GetCertificate is for tls.Config. It blocks while a new certificate is got,
 // and fails for names that are nobody's.
 func (s *Source) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.config.GetCertificate(hello)
+	return s.asked.GetCertificate(hello)
 }
 
 var (
@@ -139,16 +156,30 @@ var (
 )
 
 // decide says whether a certificate may be got for a name: authorities count
-// them, and anybody can ask us for any name.
-func (s *Source) decide(_ context.Context, name string) error {
-	label, below := strings.CutSuffix(strings.ToLower(name), "."+s.domain)
-	switch {
-	case name == s.domain, below && label == "api":
+// them, and anybody can ask us for any name. One that is kept already costs
+// nothing.
+func (s *Source) decide(ctx context.Context, name string) error {
+	name = strings.ToLower(name)
+	if slices.Contains(s.names(), name) {
 		return nil
-	case !below || strings.Contains(label, ".") || !s.live(label):
-		return errNobody
-	case !s.budget.spend(name):
-		return errBudget
 	}
-	return nil
+	label, below := strings.CutSuffix(name, "."+s.domain)
+	if !below || strings.Contains(label, ".") {
+		return errNobody
+	}
+	id, ok := s.live(label)
+	switch {
+	case !ok:
+		return errNobody
+	case s.kept(ctx, name) || s.budget.spend(id, name):
+		return nil
+	}
+	return errBudget
+}
+
+// kept reports whether there is a certificate for a name on the disk.
+func (s *Source) kept(ctx context.Context, name string) bool {
+	return slices.ContainsFunc(s.asked.Issuers, func(i certmagic.Issuer) bool {
+		return s.asked.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), name))
+	})
 }
