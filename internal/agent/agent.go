@@ -147,7 +147,7 @@ func routes(st *state, procs *process.Service, fs *files.Service) http.Handler {
 	mux.Handle(filesystemconnect.FilesystemListDirProcedure, fs.Lists(filesystem))
 	mux.Handle("/files", methods{http.MethodGet: fs.Download, http.MethodHead: fs.Download, http.MethodPost: fs.Upload})
 	mux.Handle("/files/compose", methods{http.MethodPost: fs.Compose})
-	mux.Handle("/health", methods{http.MethodGet: health})
+	mux.Handle("/health", methods{http.MethodGet: health, http.MethodHead: health})
 	mux.Handle("/envs", methods{http.MethodGet: st.serveEnvs})
 	mux.Handle("/sandlot/init", methods{http.MethodPost: st.serveInit})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

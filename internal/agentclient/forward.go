@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 )
 
 const (
@@ -21,6 +22,9 @@ const (
 	pieceBytes, bulkBytes = 32 << 10, 256 << 10
 	// piecesAhead bounds what of a body of unknown length waits to be sent.
 	piecesAhead = 8
+	// bodyGrace is how long the rest of a body is waited for once the agent has
+	// answered.
+	bodyGrace = 500 * time.Millisecond
 	// maxForwardedHeader bounds the header of a reply to a client.
 	maxForwardedHeader = 1 << 20
 )
@@ -54,9 +58,11 @@ func (f *Forwarder) Close() { f.idle.close() }
 
 // Forward passes r, without the headers in drop (in canonical form), to the
 // agent of a sandbox, and answers w. It blocks until both bodies are through. An
-// error means that w is untouched; what goes wrong later breaks the client's
-// connection (http.ErrAbortHandler). r.Body must still be closed by the caller,
-// and w be in full duplex.
+// error means that w is untouched but for "Connection: close", and is
+// context.Canceled if the client went away or its body ended early; what goes
+// wrong later breaks the client's connection (http.ErrAbortHandler). w must be in
+// full duplex. The caller still has to end r.Body, and the connection with it if
+// the body was not read to its end; a read deadline may be left.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, id string, drop ...string) error {
 	x := &exchange{f: f, w: w, r: r}
 	var err error
@@ -66,6 +72,9 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, id string, d
 	// The client's end ends the agent's part, too.
 	stop := context.AfterFunc(r.Context(), x.link.close)
 	begun, err := x.run(drop)
+	if err != nil && r.Context().Err() != nil { // before finishBody interrupts, which cancels, too
+		err = errors.Join(err, context.Cause(r.Context()))
+	}
 	x.finishBody(begun)
 	if stop() && err == nil && x.reusable() {
 		f.idle.put(id, x.link)
@@ -139,15 +148,17 @@ func (x *exchange) finishBody(begun bool) {
 		return
 	default:
 	}
+	x.link.close()
+	// A client that sends nothing now is to see the reply's end, or hear of the
+	// error, all the same. Where its next request would begin is then unknown.
+	deadline := past
 	if begun {
 		x.flush()
+		deadline = time.Now().Add(bodyGrace)
 	} else {
-		// A client that sends nothing now is to hear of the error all the same.
-		// Where its next request would begin is then unknown.
 		x.w.Header().Set("Connection", "close")
-		_ = http.NewResponseController(x.w).SetReadDeadline(past)
 	}
-	x.link.close()
+	_ = http.NewResponseController(x.w).SetReadDeadline(deadline)
 	<-x.sending
 }
 

@@ -35,6 +35,7 @@ func TestLengthsOfHTTP2(t *testing.T) {
 		r = r.WithContext(ctx)
 		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
 		r.Header.Set(idHeader, string(liveID))
+		r.Header.Set(tokenHeader, token) // without it health takes no body
 		for i := 0; i+1 < len(headers); i += 2 {
 			r.Header.Set(headers[i], headers[i+1])
 		}

@@ -60,7 +60,6 @@ type Edge struct {
 	logger   *slog.Logger
 	proxy    *httputil.ReverseProxy
 	agents   *agentclient.Forwarder
-	ports    *http.Transport
 	load     load
 	page     page
 }
@@ -71,14 +70,14 @@ func New(opt Options) *Edge {
 	e.agents = agentclient.NewForwarder(func(ctx context.Context, id string) (net.Conn, error) {
 		return e.dialer.DialAgent(ctx, sandbox.ID(id))
 	})
-	e.ports = e.portTransport()
 	e.proxy = &httputil.ReverseProxy{
-		Rewrite:       rewrite,
-		Transport:     e.ports,
-		FlushInterval: -1, // streams reach the client as they come
-		BufferPool:    &buffers{},
-		ErrorHandler:  e.proxyFailed,
-		ErrorLog:      slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
+		Rewrite:        rewrite,
+		Transport:      e.portTransport(),
+		ModifyResponse: answered,
+		FlushInterval:  -1, // streams reach the client as they come
+		BufferPool:     &buffers{},
+		ErrorHandler:   e.proxyFailed,
+		ErrorLog:       slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
 	}
 	return e
 }
@@ -95,6 +94,8 @@ type call struct {
 	// ctx is the request's own: net/http dials with another, which goes on when
 	// the request has ended.
 	ctx context.Context
+	// body is the client's, nil without one.
+	body *requestBody
 }
 
 type callKey struct{}
@@ -106,6 +107,19 @@ func callOf(ctx context.Context) *call {
 
 // ServeHTTP routes, authorizes and forwards.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// An agent answers before it has read the whole request (a command's stream
+	// starts with its first message), and errors should not wait for it either.
+	// Without full duplex net/http reads the request's body at that moment or
+	// closes it, under the proxy that is still sending it, and the stream breaks.
+	// HTTP/2 always is duplex and says so by an error.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	r, body := holdBody(w, r)
+	defer body.abandon() // when forwarding panics
+	e.serve(w, r, body)
+	body.end()
+}
+
+func (e *Edge) serve(w http.ResponseWriter, r *http.Request, body *requestBody) {
 	t, err := e.target(r)
 	var c *call
 	if err == nil {
@@ -123,21 +137,12 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.metrics(w, r, t)
 		return
 	}
-	// An agent answers before it has read the whole request (a command's stream
-	// starts with its first message). Without full duplex net/http closes the
-	// request's body at that moment, under the proxy that is still sending it,
-	// and the stream breaks. HTTP/2 always is duplex and says so by an error.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	c.body = body
 	if c.port == AgentPort {
 		e.toAgent(w, r, c)
 	} else {
 		e.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	}
-	// Who answers without reading the body leaves it to be skipped. In full
-	// duplex net/http must be made to do that before the handler returns: after
-	// it, meeting the body's end starts a read beside that of the next request,
-	// a panic which resets the client's connection.
-	_ = r.Body.Close()
 }
 
 // load counts what is under way to each sandbox, so that nobody can fill one, or

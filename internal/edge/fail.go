@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -12,11 +13,18 @@ import (
 )
 
 // proxyFailed answers when the sandbox could not be reached, or gave no answer.
+// It never returns without an answer: net/http would give "200 OK".
 func (e *Edge) proxyFailed(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // the client went away
-	}
 	c := callOf(r.Context())
+	cancelled := errors.Is(err, context.Canceled)
+	if fault := c.body.fault(cancelled); fault != nil {
+		w.Header().Set("Connection", "close")
+		e.fail(w, r, c.target, errs.Wrap(fault, errs.Invalid, "the request's body ended early or is malformed"))
+		return
+	}
+	if cancelled && !c.body.wasInterrupted() { // the client went away
+		panic(http.ErrAbortHandler)
+	}
 	if _, gone := e.registry.Get(c.id); gone != nil {
 		e.fail(w, r, c.target, gone)
 		return

@@ -33,22 +33,17 @@ const continueTimeout = time.Second
 // close", whereupon servers that answer without reading the body reset the
 // connection.
 func (e *Edge) portTransport() *http.Transport {
-	t := e.transport()
-	t.MaxIdleConnsPerHost = -1
-	t.TLSHandshakeTimeout = 10 * time.Second
-	// What is inside a sandbox has no name that a certificate could be checked
-	// against, and the way there is a socket of this machine.
-	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}
-	return t
-}
-
-func (e *Edge) transport() *http.Transport {
 	return &http.Transport{
 		DialContext:           e.dial,
 		DisableCompression:    true, // bodies pass as they are
 		ExpectContinueTimeout: continueTimeout,
-		// An agent's or a program's headers are its own affair up to here.
+		// A program's headers are its own affair up to here.
 		MaxResponseHeaderBytes: 1 << 20,
+		MaxIdleConnsPerHost:    -1,
+		TLSHandshakeTimeout:    10 * time.Second,
+		// What is inside a sandbox has no name that a certificate could be checked
+		// against, and the way there is a socket of this machine.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"},
 	}
 }
 
@@ -79,7 +74,35 @@ func (e *Edge) dialTarget(ctx context.Context, addr string) (net.Conn, error) {
 	defer cancel(nil)
 	request := callOf(ctx).ctx
 	defer context.AfterFunc(request, func() { cancel(context.Cause(request)) })()
-	return e.dialer.DialPort(ctx, sandbox.ID(host), uint16(port))
+	conn, err := e.dialer.DialPort(ctx, sandbox.ID(host), uint16(port))
+	if body := callOf(ctx).body; err == nil && body != nil {
+		conn = portConn{conn, body}
+	}
+	return conn, err
+}
+
+// portConn is a connection over which a body goes. When it ends without a reply,
+// net/http waits for whoever reads the body, which a client may never send.
+type portConn struct {
+	net.Conn
+	body *requestBody
+}
+
+// Close closes the connection.
+func (c portConn) Close() error {
+	err := c.Conn.Close()
+	if !c.body.answered.Load() {
+		c.body.interrupt()
+	}
+	return err
+}
+
+// answered notes that the program's reply has begun.
+func answered(res *http.Response) error {
+	if body := callOf(res.Request.Context()).body; body != nil {
+		body.answered.Store(true)
+	}
+	return nil
 }
 
 // rewrite makes the request that goes inside.
