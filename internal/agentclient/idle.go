@@ -2,6 +2,7 @@ package agentclient
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 
 const (
 	// maxIdle and maxIdleAll bound the connections kept for the next request of
-	// one sandbox, and of all.
+	// one sandbox, and of all; LimitIdle may lower the latter.
 	maxIdle, maxIdleAll = 32, 2048
 	// keepIdle is how long one is kept.
 	keepIdle = time.Minute
@@ -41,9 +42,15 @@ type idleLinks struct {
 	mu     sync.Mutex
 	byID   map[string][]*link
 	count  int
+	most   int // of all, 0 for maxIdleAll
 	closed bool
 	wg     sync.WaitGroup
 }
+
+// LimitIdle bounds the connections kept for the next request of all sandboxes:
+// each takes a descriptor. It never raises the bound of 2048, and 0 leaves that.
+// Call it before the first Forward.
+func (f *Forwarder) LimitIdle(most int) { f.idle.most = min(most, maxIdleAll) }
 
 // link returns a connection to the agent of a sandbox.
 func (f *Forwarder) link(ctx context.Context, id string) (*link, error) {
@@ -100,7 +107,7 @@ func (s *idleLinks) put(id string, l *link) {
 	raw, err := rawConn(l.conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil || s.closed || len(s.byID[id]) >= maxIdle || s.count >= maxIdleAll ||
+	if err != nil || s.closed || len(s.byID[id]) >= maxIdle || s.count >= cmp.Or(s.most, maxIdleAll) ||
 		l.conn.SetReadDeadline(time.Now().Add(keepIdle)) != nil {
 		l.close()
 		return

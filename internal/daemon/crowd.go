@@ -11,10 +11,13 @@ import (
 
 // Half of the process's descriptors are for clients and half of those for what
 // leads on into sandboxes, so that however many come, the server can go on
-// starting and ending sandboxes.
+// starting and ending sandboxes. Clients that have not said anything, and
+// connections to agents that nobody uses now, count by themselves: together they
+// leave an eighth.
 const (
 	clientShare     = 2
-	connectionShare = 8 // for ports and for agents, each with a descriptor at both ends
+	connectionShare = 8  // for ports and for agents, each with a descriptor at both ends
+	silentShare     = 16 // and edge keeps as many idle connections to agents
 )
 
 // descriptorsOver returns the process's limit on open files divided by share.

@@ -22,8 +22,8 @@ var caDir = filepath.Dir(config.RootCertificate)
 // acmeDir is where what an ACME authority gave lies in a data directory.
 const acmeDir = "acme"
 
-// maxSilent is how many connections may be open whose client has not said
-// anything yet.
+// maxSilent is how many connections may be open at most whose client has not
+// said anything yet.
 const maxSilent = 4096
 
 // names are those the server is reached by.
@@ -161,7 +161,17 @@ func loopback(addr string) []netip.Addr {
 
 // share puts plain HTTP and TLS on one port.
 func share(ln net.Listener, cfg *tls.Config) net.Listener {
-	return listener.New(ln, listener.Options{TLS: cfg, Patience: headerTimeout, Silent: maxSilent})
+	return listener.New(ln, listener.Options{TLS: cfg, Patience: headerTimeout, Silent: min(maxSilent, descriptorsOver(silentShare))})
+}
+
+// baseURL is where programs of this machine reach a listener: a server that
+// listens on all addresses is told by one that can be connected to.
+func baseURL(addr net.Addr) string {
+	text := addr.String()
+	if ap, err := netip.ParseAddrPort(text); err == nil && ap.Addr().IsUnspecified() {
+		text = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ap.Port()).String()
+	}
+	return "http://" + text
 }
 
 // port is a listener's.

@@ -94,7 +94,7 @@ func (d Daemon) run(ctx context.Context, s *system, ln net.Listener, c console) 
 		return err
 	}
 	s.node.Warm(base)
-	url := "http://" + ln.Addr().String()
+	url := baseURL(ln.Addr())
 	if err := s.announce(url); err != nil {
 		return err
 	}

@@ -18,26 +18,40 @@ import (
 // Trust makes this machine's programs, and the browsers of the user who asks,
 // trust the local CA. Without root it only says how.
 func (d Daemon) Trust(ctx context.Context, cfg config.Config, words io.Writer) error {
+	if os.Geteuid() != 0 {
+		_, err := localRoot(cfg)
+		if err == nil {
+			fmt.Fprintln(words, "nothing was changed, which needs root: sudo sandlot trust")
+		}
+		return err
+	}
 	return withTrust(cfg, words, "trusted", func(h trust.Host, root *x509.Certificate) (trust.Result, error) {
 		return h.Install(ctx, root)
 	})
 }
 
-// Distrust undoes Trust.
+// Distrust undoes Trust. Without root it is refused.
 func (d Daemon) Distrust(ctx context.Context, cfg config.Config, words io.Writer) error {
+	if err := mayDistrust(os.Geteuid()); err != nil {
+		return err
+	}
 	return withTrust(cfg, words, "no longer trusted", func(h trust.Host, root *x509.Certificate) (trust.Result, error) {
 		return h.Uninstall(ctx, root)
 	})
+}
+
+func mayDistrust(euid int) error {
+	if euid == 0 {
+		return nil
+	}
+	return errs.New(errs.Forbidden, "nothing was changed: taking a certificate out of the system's store needs root").
+		WithHint("sudo sandlot trust --uninstall")
 }
 
 func withTrust(cfg config.Config, words io.Writer, what string, do func(trust.Host, *x509.Certificate) (trust.Result, error)) error {
 	root, err := localRoot(cfg)
 	if err != nil {
 		return err
-	}
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(words, "nothing was changed, which needs root: sudo sandlot trust")
-		return nil
 	}
 	who, err := trust.Invoker(os.Getenv)
 	if err != nil {

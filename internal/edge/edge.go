@@ -47,8 +47,8 @@ type Options struct {
 	// sandbox, and as much again to its agent; 0 means 1024.
 	MaxConnections int
 	// MaxTotal bounds what may be under way at once to the ports of all sandboxes,
-	// and as much again to their agents; each takes two descriptors. 0 means no
-	// bound.
+	// and as much again to their agents; each takes two descriptors. Half as many
+	// idle connections to agents are kept. 0 means no bound.
 	MaxTotal int
 }
 
@@ -70,6 +70,7 @@ func New(opt Options) *Edge {
 	e.agents = agentclient.NewForwarder(func(ctx context.Context, id string) (net.Conn, error) {
 		return e.dialer.DialAgent(ctx, sandbox.ID(id))
 	})
+	e.agents.LimitIdle(opt.MaxTotal / 2)
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      e.portTransport(),
