@@ -30,6 +30,12 @@ type launched struct {
 	err     error
 }
 
+// threadCalls bring a launching thread back to what it was before a launch.
+type threadCalls struct {
+	seteuid func(uid int) error
+	setns   func(fd, kind int) error
+}
+
 // startLaunchers starts the threads that launch sandboxes. Each makes mounts in
 // a mount namespace of its own, which lives from one launch to the end of it:
 // a crash leaves no mount behind, and no other part of the server sees any.
@@ -45,14 +51,49 @@ func (d *Driver) startLaunchers() error {
 	return all
 }
 
-// launcher owns its thread for good: its namespace, file system ids and
-// secure bits differ from the rest of the process while it works.
+// launcher keeps one launching thread at work: one that cannot be brought back to
+// what it was dies, and another takes its place. It reports to ready whether the
+// first can work. Where a later one cannot, the next job gets the error, and then
+// it is tried again.
 func (d *Driver) launcher(ready chan<- error) {
+	for first := true; ; first = false {
+		prepared, ended := make(chan error, 1), make(chan bool, 1)
+		go func() { ended <- d.launchThread(prepared) }()
+		err := <-prepared
+		if first {
+			ready <- err
+		}
+		if spoiled := <-ended; !spoiled && (first || err == nil) {
+			return
+		}
+		if err != nil && !d.refuse(fmt.Errorf("prepare a launching thread: %w", err)) {
+			return
+		}
+	}
+}
+
+// refuse answers the next job with err; false if the driver closes before.
+func (d *Driver) refuse(err error) bool {
+	select {
+	case job := <-d.jobs:
+		job.done <- launched{nil, err}
+		return true
+	case <-d.closed:
+		return false
+	}
+}
+
+// launchThread launches sandboxes until the driver closes, or the thread is
+// spoiled: left with another effective user id or mount namespace than the
+// server's. It owns its thread for good: its namespace, file system ids and
+// secure bits differ from the rest of the process while it works. The thread ends
+// with it, since it stays locked.
+func (d *Driver) launchThread(prepared chan<- error) (spoiled bool) {
 	runtime.LockOSThread()
 	home, err := prepareThread()
-	ready <- err
+	prepared <- err
 	if err != nil {
-		return
+		return false
 	}
 	defer home.Close()
 	for {
@@ -60,16 +101,30 @@ func (d *Driver) launcher(ready chan<- error) {
 		select {
 		case job = <-d.jobs:
 		case <-d.closed:
-			return
+			return false
 		}
 		p, err := d.launch(job)
 		// Back to the server's namespace at once: the thread's copy would keep
 		// the sandbox's file systems busy.
-		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNS); back != nil {
-			err = errors.Join(err, fmt.Errorf("return to the server's mount namespace: %w", back))
+		back := d.goBack(home)
+		job.done <- launched{p, errors.Join(err, back)}
+		if back != nil {
+			d.opts.Logger.Error("a launching thread is replaced", "error", back)
+			return true
 		}
-		job.done <- launched{p, err}
 	}
+}
+
+// goBack undoes what a launch has changed of the thread. The user id comes first:
+// entering a namespace takes root's rights.
+func (d *Driver) goBack(home *os.File) error {
+	if err := d.thread.seteuid(0); err != nil {
+		return err
+	}
+	if err := d.thread.setns(int(home.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("return to the server's mount namespace: %w", err)
+	}
+	return nil
 }
 
 // prepareThread gives the thread its own working directory and root, keeps its
@@ -124,12 +179,12 @@ func (d *Driver) launch(job launchJob) (*os.Process, error) {
 // process outside has that id, it gives nobody power over the namespace.
 //
 // The owner is the thread's effective user id at the moment of cloning. The
-// real one stays, and with the thread's secure bits its capabilities do.
-func (d *Driver) clone(job launchJob) (p *os.Process, err error) {
-	if err := setThreadEUID(int(job.spec.UIDBase)); err != nil {
+// real one stays, and with the thread's secure bits its capabilities do. goBack
+// makes it root again.
+func (d *Driver) clone(job launchJob) (*os.Process, error) {
+	if err := d.thread.seteuid(int(job.spec.UIDBase)); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, setThreadEUID(0)) }()
 	program := "./" + d.opts.BootPath
 	return os.StartProcess(program, []string{program, boot.Arg}, &os.ProcAttr{
 		Env:   bootEnv,

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sandlot-dev/sandlot/internal/driver"
 )
 
@@ -41,6 +43,7 @@ type Driver struct {
 	seccomp []byte
 	userns  *usernsCache
 	cgroups *cgroupTree
+	thread  threadCalls
 
 	jobs   chan launchJob
 	closed chan struct{}
@@ -68,6 +71,7 @@ func New(opts Options) (*Driver, error) {
 		opts:    opts,
 		seccomp: filter,
 		cgroups: tree,
+		thread:  threadCalls{seteuid: setThreadEUID, setns: unix.Setns},
 		jobs:    make(chan launchJob),
 		closed:  make(chan struct{}),
 	}
