@@ -39,6 +39,7 @@ func (h *Hub) handle(e event) {
 		}
 	}
 	if e.has(unix.IN_IGNORED) {
+		in.bound -= len(in.marks[e.wd])
 		delete(in.marks, e.wd)
 	}
 }
@@ -160,6 +161,9 @@ func (h *Hub) arrive(d *dir, e *event) {
 	}
 	sub, fresh := h.place(d, e.name, m.d)
 	if d.gone || d.w.ended {
+		if d.w.ended {
+			h.drop(m.d) // which was no longer in its tree, and may not be yet
+		}
 		return
 	}
 	report := Event{Name: d.rel(e.name), Op: Create}

@@ -39,6 +39,8 @@ type instance struct {
 	// marks are the directories bound to each watch descriptor. The kernel gives
 	// the numbers in ascending order, so that one is not soon used again.
 	marks map[int32][]*dir
+	// bound counts them.
+	bound int
 	// moves are directories whose old name was told and the new one not yet.
 	moves []move
 	// hidden are cookies of the latest renamings of names that are not reported.
@@ -91,6 +93,8 @@ func (h *Hub) open() error {
 
 // serve handles what is queued, and reports false when there is nothing more.
 func (h *Hub) serve(in *instance) bool {
+	h.turn <- struct{}{}
+	defer func() { <-h.turn }()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.in != in {
@@ -126,7 +130,7 @@ func (h *Hub) horizon() uint64 {
 }
 
 // pump handles queued events until none is left or handled has reached until. It
-// reports whether there may be more. The caller holds mu; h.in is another one
+// reports whether there may be more. The caller holds turn and mu; h.in is nil
 // afterwards if the last watcher has ended.
 func (h *Hub) pump(in *instance, until uint64) (more bool) {
 	in.sweep(time.Now())
@@ -207,6 +211,7 @@ func (in *instance) add(f *os.File) (int32, error) {
 func (in *instance) bind(d *dir, wd int32) {
 	d.wd = wd
 	in.marks[wd] = append(in.marks[wd], d)
+	in.bound++
 }
 
 // unbind ends that, and the watching if d was the last.
@@ -216,6 +221,7 @@ func (in *instance) unbind(d *dir) {
 	}
 	wd := d.wd
 	d.wd = unwatched
+	in.bound--
 	in.marks[wd] = slices.DeleteFunc(in.marks[wd], func(other *dir) bool { return other == d })
 	in.release(wd)
 }

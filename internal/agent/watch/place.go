@@ -75,7 +75,12 @@ func (h *Hub) settle(parent *dir, name string, moved, found *dir) (d *dir, fresh
 		d = moved
 	default:
 		d = found
-		h.in.bind(d, wd) // before the others lose it
+		d.wd = unwatched
+		if err := h.bind(d, wd); err != nil { // before the others lose it
+			h.end(parent.w, err)
+			h.drop(moved)
+			return nil, false
+		}
 	}
 	if moved != nil && moved != d {
 		h.drop(moved)
@@ -126,7 +131,7 @@ func (h *Hub) readAll(d *dir) {
 }
 
 // read reports what is in a directory that is watched since a moment ago, and
-// watches the directories in it, which it returns.
+// watches the directories in it, which it returns. Others get mu meanwhile.
 func (h *Hub) read(d *dir) (subs []*dir) {
 	if d.gone || d.w.ended {
 		return nil
@@ -147,6 +152,9 @@ func (h *Hub) read(d *dir) (subs []*dir) {
 			if d.w.ended || d.gone {
 				return nil
 			}
+		}
+		if !h.pause(d.w) {
+			return nil
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {

@@ -34,6 +34,10 @@ const (
 	maxWatcherBytes = 4 << 20
 	maxHubBytes     = 16 << 20
 	eventBytes      = 48
+	// maxDirs bounds the directories that all watchers of one Hub watch. Each
+	// costs the agent about 200 bytes (BenchmarkTree), so that all are 20 MB, and
+	// the kernel a kilobyte or two for the inode it must keep.
+	maxDirs = 100_000
 	// relieveEvery is after how many directories the reading of a new watcher's
 	// tree pauses to serve the others.
 	relieveEvery = 64
@@ -54,7 +58,15 @@ const (
 )
 
 // Hub watches directories. It is safe for concurrent use.
+//
+// Reading a tree takes long. Who reads one, or follows events, holds turn from
+// the beginning to the end, and mu too, but lets mu go now and then (pause): a
+// watcher may end meanwhile, and with the last one the instance, but no event is
+// followed, nothing is added, and no instance made.
 type Hub struct {
+	turn chan struct{} // holds a token while somebody has it; taken before mu
+	// most is maxDirs, but for tests.
+	most   int
 	naming func(name string) Naming
 	wg     sync.WaitGroup
 	// waiting is the cost of all events not taken yet.
@@ -70,7 +82,7 @@ type Hub struct {
 // New returns a Hub that watches nothing and costs nothing. naming classifies
 // file names; it must be quick.
 func New(naming func(name string) Naming) *Hub {
-	return &Hub{naming: naming, watchers: map[*Watcher]struct{}{}}
+	return &Hub{naming: naming, watchers: map[*Watcher]struct{}{}, turn: make(chan struct{}, 1), most: maxDirs}
 }
 
 // Request says what to watch.
@@ -91,6 +103,12 @@ func (h *Hub) Watch(ctx context.Context, req Request) (*Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return nil, errSlow(ctx.Err())
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -102,10 +120,10 @@ func (h *Hub) Watch(ctx context.Context, req Request) (*Watcher, error) {
 	if err := h.open(); err != nil {
 		return nil, err
 	}
-	w := &Watcher{hub: h, path: path, recursive: req.Recursive, network: req.Network, silent: true}
+	w := &Watcher{hub: h, path: path, recursive: req.Recursive, network: req.Network, silent: true, given: ctx.Err}
 	w.queue.ready = make(chan struct{}, 1)
 	h.watchers[w] = struct{}{}
-	if err := h.begin(ctx, w); err != nil {
+	if err := h.begin(w); err != nil {
 		h.end(w, err)
 		return nil, err
 	}
@@ -113,8 +131,8 @@ func (h *Hub) Watch(ctx context.Context, req Request) (*Watcher, error) {
 }
 
 // begin watches w's directory and those below, and forgets what happens
-// meanwhile. The caller holds mu.
-func (h *Hub) begin(ctx context.Context, w *Watcher) error {
+// meanwhile. The caller holds turn and mu.
+func (h *Hub) begin(w *Watcher) error {
 	f, err := openDir(unix.AT_FDCWD, w.path)
 	if err != nil {
 		return &os.PathError{Op: "watch", Path: w.path, Err: err}
@@ -125,9 +143,6 @@ func (h *Hub) begin(ctx context.Context, w *Watcher) error {
 		return err
 	}
 	for n, todo := 0, []*dir{w.root}; w.recursive && len(todo) > 0; n++ {
-		if err := ctx.Err(); err != nil {
-			return errs.Wrap(err, errs.Timeout, "the tree was not read in time; watch a smaller one")
-		}
 		d := todo[len(todo)-1]
 		todo = append(todo[:len(todo)-1], h.read(d)...)
 		if !w.ended && n%relieveEvery == relieveEvery-1 {
@@ -141,8 +156,25 @@ func (h *Hub) begin(ctx context.Context, w *Watcher) error {
 	if w.ended {
 		return w.gone()
 	}
-	w.silent = false
+	w.silent, w.given = false, nil
 	return nil
+}
+
+// pause lets those who wait for mu have it, and reports whether w goes on. The
+// caller holds turn and mu.
+func (h *Hub) pause(w *Watcher) bool {
+	h.mu.Unlock()
+	h.mu.Lock()
+	if !w.ended && w.given != nil {
+		if err := w.given(); err != nil {
+			h.end(w, errSlow(err))
+		}
+	}
+	return !w.ended
+}
+
+func errSlow(err error) error {
+	return errs.Wrap(err, errs.Timeout, "the tree was not read in time; watch a smaller one")
 }
 
 // root makes the open directory f the top of w's tree.
@@ -159,7 +191,16 @@ func (h *Hub) root(w *Watcher, f *os.File) error {
 		return explain(err, w.path)
 	}
 	w.root = &dir{w: w, wd: unwatched, dev: st.Dev}
-	h.in.bind(w.root, wd)
+	return h.bind(w.root, wd)
+}
+
+// bind makes events of wd events of d, if there may be one more directory.
+func (h *Hub) bind(d *dir, wd int32) error {
+	if h.in.bound >= h.most {
+		h.in.release(wd)
+		return errs.New(errs.Exhausted, "the sandbox's watchers have %d directories, and may not have more; watch a smaller tree", h.in.bound)
+	}
+	h.in.bind(d, wd)
 	return nil
 }
 

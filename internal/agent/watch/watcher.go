@@ -51,7 +51,10 @@ type Watcher struct {
 	root *dir
 	// silent is set until the whole tree is watched.
 	silent bool
-	ended  bool
+	// given returns an error when nobody waits any more for it to begin; nil once
+	// it has.
+	given func() error
+	ended bool
 	// missing is set when path led elsewhere: if the kernel has not explained it
 	// when it has told everything up to missingAt, the directory is gone.
 	missing   bool
