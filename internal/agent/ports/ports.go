@@ -1,8 +1,8 @@
 // Package ports connects the host to TCP servers inside the sandbox: the host
 // sends CONNECT over the agent's socket, the agent dials from within the
 // sandbox's network namespace and copies both ways. So a server bound to
-// 127.0.0.1 is reachable, and so is one in a sandbox without a network. Only the
-// agent imports this package.
+// 127.0.0.1 is reachable, and so is one in a sandbox without a network, and one
+// bound to the sandbox's own address only. Only the agent imports this package.
 package ports
 
 import (
@@ -24,6 +24,10 @@ import (
 
 // dialTimeout bounds one attempt; everything inside a sandbox is near.
 const dialTimeout = 5 * time.Second
+
+// maxOwn bounds how many of the sandbox's own addresses are tried, of which root
+// in there may make any number.
+const maxOwn = 8
 
 // established is the whole answer to a CONNECT that worked.
 const established = "HTTP/1.1 200 Connection established\r\n\r\n"
@@ -52,12 +56,12 @@ func (t *Tunnels) Close() {
 
 // ServeHTTP answers CONNECT host:port. It returns when the tunnel ends.
 func (t *Tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	targets, err := candidates(r.Host)
+	port, err := portOf(r.Host)
 	if err != nil {
 		wire.WriteError(w, err)
 		return
 	}
-	server, err := dial(r.Context(), targets)
+	server, err := dial(r.Context(), port)
 	if err != nil {
 		wire.WriteStatus(w, http.StatusBadGateway, dialText(err, r.Host))
 		return
@@ -102,26 +106,39 @@ func (t *Tunnels) untrack(conns ...net.Conn) {
 	t.wg.Done()
 }
 
-// candidates returns the addresses to try: "localhost" is all the host asks
-// for, and so all there is. Anything else would be an order from outside that
-// slipped through.
-func candidates(hostport string) ([]string, error) {
+// portOf returns the port to connect to: "localhost" is all the host asks for,
+// and so all there is. Anything else would be an order from outside that slipped
+// through.
+func portOf(hostport string) (string, error) {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil || host != "localhost" {
-		return nil, errs.New(errs.Invalid, "CONNECT needs localhost and a port number, not %q", hostport)
+		return "", errs.New(errs.Invalid, "CONNECT needs localhost and a port number, not %q", hostport)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return nil, errs.New(errs.Invalid, "%q is not a port number", port)
+		return "", errs.New(errs.Invalid, "%q is not a port number", port)
 	}
-	return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}, nil
+	return port, nil
 }
 
-// dial returns the first connection that works, else the first error.
-func dial(ctx context.Context, targets []string) (*net.TCPConn, error) {
+// dial connects to whatever listens on port: on a loopback address, else on one
+// of the sandbox's own. The error is the first one.
+func dial(ctx context.Context, port string) (*net.TCPConn, error) {
+	conn, err := dialFirst(ctx, []string{"127.0.0.1", "::1"}, port)
+	if err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
+		return conn, err
+	}
+	if conn, otherErr := dialFirst(ctx, ownAddresses(), port); otherErr == nil && conn != nil {
+		return conn, nil
+	}
+	return nil, err
+}
+
+// dialFirst returns the first connection that works, else the first error.
+func dialFirst(ctx context.Context, hosts []string, port string) (*net.TCPConn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	var first error
-	for _, target := range targets {
-		conn, err := dialer.DialContext(ctx, "tcp", target)
+	for _, host := range hosts {
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 		if err == nil {
 			return conn.(*net.TCPConn), nil
 		}
@@ -130,6 +147,23 @@ func dial(ctx context.Context, targets []string) (*net.TCPConn, error) {
 		}
 	}
 	return nil, first
+}
+
+// ownAddresses returns the addresses of this network namespace that a server may
+// be bound to alone: connections to them do not leave it. There are none if the
+// kernel does not tell.
+func ownAddresses() []string {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var own []string
+	for _, addr := range all {
+		if n, ok := addr.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && len(own) < maxOwn {
+			own = append(own, n.IP.String())
+		}
+	}
+	return own
 }
 
 func dialText(err error, hostport string) string {
