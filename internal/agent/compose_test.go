@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -138,5 +139,41 @@ func TestComposeRefused(t *testing.T) {
 	}
 	if left := leftovers(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A client that goes away while much is being joined leaves everything as it was.
+func TestComposeClientGone(t *testing.T) {
+	a := startAgent(t)
+	dir := t.TempDir()
+	source := write(t, filepath.Join(dir, "source"), "x", 0o600)
+	must(t, os.Truncate(source, 64<<30)) // without blocks, yet long to copy
+	destination := write(t, filepath.Join(dir, "to/destination"), "old", 0o600)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	body := fmt.Sprintf(`{"source_paths":[%q],"destination":%q}`, source, destination)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/files/compose", strings.NewReader(body))
+	must(t, err)
+	done := make(chan error, 1)
+	go func() {
+		res, err := a.http.Do(req)
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		done <- err
+	}()
+	entries := func() int {
+		found, err := os.ReadDir(filepath.Dir(destination))
+		must(t, err)
+		return len(found)
+	}
+	eventually(t, "the copy has begun", func() bool { return entries() == 2 })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the request ended with %v", err)
+	}
+	eventually(t, "the copy is gone", func() bool { return entries() == 1 })
+	if info, err := os.Stat(source); err != nil || info.Size() != 64<<30 || read(t, destination) != "old" {
+		t.Errorf("source %v, %v; destination %q", info, err, read(t, destination))
 	}
 }

@@ -378,3 +378,28 @@ func BenchmarkUploadForm(b *testing.B) {
 	}
 	b.ReportMetric(10_000*float64(b.N)/b.Elapsed().Seconds(), "files/s")
 }
+
+// The longest path there may be can be written to, new and again, and one more
+// byte cannot.
+func TestLongestPath(t *testing.T) {
+	a := startAgent(t)
+	path := t.TempDir()
+	for len(path) < 4095-202 {
+		path += "/" + strings.Repeat("d", 200)
+	}
+	path += "/" + strings.Repeat("f", 4095-len(path)-1)
+	for _, content := range []string{"new", "again"} {
+		status, _, body := a.do(t, http.MethodPost, filesURL(path), content, "Content-Type", octets)
+		if status != http.StatusOK || read(t, path) != content {
+			t.Fatalf("%s: %d %.300s", content, status, body)
+		}
+	}
+	if status, _, body := a.do(t, http.MethodPost, filesURL(path+"x"), "x", "Content-Type", octets); status != http.StatusBadRequest {
+		t.Errorf("a longer path: %d %.300s", status, body)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	must(t, err)
+	if len(entries) != 1 {
+		t.Errorf("%d entries beside it", len(entries)-1)
+	}
+}

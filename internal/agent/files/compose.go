@@ -145,14 +145,11 @@ func (c *composition) check() error {
 // join appends the sources to f.
 func (c *composition) join(r *http.Request, f *os.File) error {
 	for _, path := range c.Sources {
-		if err := r.Context().Err(); err != nil {
-			return errs.Wrap(err, errs.Timeout, "the client is gone")
-		}
 		in, _, err := openRegular(path)
 		if err != nil {
 			return err
 		}
-		err = copyFile(f, in, c.Destination)
+		err = copyFile(r.Context(), f, in, c.Destination)
 		_ = in.Close() // it was only read
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package files
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -59,7 +58,7 @@ func copyTree(ctx context.Context, source, destination string) error {
 		if err != nil {
 			return err
 		}
-		return copyEntry(path, destination+path[len(source):])
+		return copyEntry(ctx, path, destination+path[len(source):])
 	})
 	if err != nil {
 		return err
@@ -77,12 +76,12 @@ func copyTree(ctx context.Context, source, destination string) error {
 	})
 }
 
-func copyEntry(source, destination string) error {
+func copyEntry(ctx context.Context, source, destination string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(source, &st); err != nil {
 		return err
 	}
-	if err := create(source, destination, &st); err != nil {
+	if err := create(ctx, source, destination, &st); err != nil {
 		return err
 	}
 	// An ordinary user's agent cannot give files away, and need not: it owns them.
@@ -100,7 +99,7 @@ func copyEntry(source, destination string) error {
 }
 
 // create makes destination of the same type as source, with its content.
-func create(source, destination string, st *unix.Stat_t) error {
+func create(ctx context.Context, source, destination string, st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return os.Mkdir(destination, 0o700)
@@ -111,13 +110,13 @@ func create(source, destination string, st *unix.Stat_t) error {
 		}
 		return os.Symlink(target, destination)
 	case unix.S_IFREG:
-		return copyContent(source, destination)
+		return copyContent(ctx, source, destination)
 	default:
 		return unix.Mknod(destination, st.Mode, int(st.Rdev))
 	}
 }
 
-func copyContent(source, destination string) error {
+func copyContent(ctx context.Context, source, destination string) error {
 	in, err := os.Open(source)
 	if err != nil {
 		return err
@@ -127,7 +126,7 @@ func copyContent(source, destination string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	err = copyFile(ctx, out, in, destination)
 	return errors.Join(err, out.Close())
 }
 

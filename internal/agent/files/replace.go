@@ -1,6 +1,7 @@
 package files
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -55,6 +56,8 @@ func (s *Service) prepare(path string, user account.User, metadata map[string]st
 		err = unix.Lstat(r.target, &st)
 	}
 	switch {
+	case errors.Is(err, unix.ENAMETOOLONG): // what is open below its directory would not hear of it
+		return nil, wire.Errno(err, "write", path)
 	case err != nil: // a new file, or an error that opening it brings up again
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return nil, errs.New(errs.Invalid, "%s is a directory", path)
@@ -86,36 +89,62 @@ func (r *replacement) write(fill func(*os.File) error) (err error) {
 	if r.inPlace {
 		return r.writeInto(fill)
 	}
-	f, beside, err := r.create()
+	dir, err := r.openDir()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	f, err := r.create(dir)
 	if err != nil {
 		return err
 	}
 	err = r.complete(f, fill)
 	if err == nil {
-		err = r.install(f, beside)
+		err = r.install(dir, f)
 	}
 	if closeErr := f.Close(); err == nil {
 		err = wire.Errno(closeErr, "write", r.target)
 	}
 	if err != nil {
 		// The error to report is the first one. After install this name is free.
-		_ = os.Remove(beside)
+		_ = unix.Unlinkat(dir, f.Name(), 0)
 	}
 	return err
 }
 
-// create makes the file beside the target, and the missing directories to it.
-func (r *replacement) create() (f *os.File, name string, err error) {
-	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	name = r.kind.name(filepath.Dir(r.target))
-	f, err = os.OpenFile(name, flags, 0o600)
+// openDir opens the target's directory, and makes what is missing of it. What is
+// made beside the target is named relative to it: as a path it may be too long
+// where the target's is not.
+func (r *replacement) openDir() (int, error) {
+	path := filepath.Dir(r.target)
+	dir, err := openAt(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) {
-		if err := r.s.ensureDir(filepath.Dir(r.target), r.user); err != nil {
-			return nil, "", err
+		if err := r.s.ensureDir(path, r.user); err != nil {
+			return -1, err
 		}
-		f, err = os.OpenFile(name, flags, 0o600)
+		dir, err = openAt(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY)
 	}
-	return f, name, wire.Errno(err, "write", r.target)
+	return dir, wire.Errno(err, "write", r.target)
+}
+
+// create makes a file in the directory dir, whose name is relative to it.
+func (r *replacement) create(dir int) (*os.File, error) {
+	name := r.kind.name("")
+	fd, err := openAt(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		return nil, wire.Errno(err, "write", r.target)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// openAt is openat(2) with the rights of a new file for its owner only.
+func openAt(dir int, path string, flags int) (fd int, err error) {
+	for {
+		fd, err = unix.Openat(dir, path, flags|unix.O_CLOEXEC, 0o600)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
 }
 
 // complete gives an open new file its content, owner, mode and metadata.
@@ -135,9 +164,9 @@ func (r *replacement) complete(f *os.File, fill func(*os.File) error) error {
 	return writeMetadata(int(f.Fd()), r.metadata, r.target)
 }
 
-// install puts the complete file in its place.
-func (r *replacement) install(f *os.File, beside string) error {
-	err := unix.Rename(beside, r.target)
+// install puts the complete file f of the directory dir in its place.
+func (r *replacement) install(dir int, f *os.File) error {
+	err := unix.Renameat(dir, f.Name(), dir, filepath.Base(r.target))
 	if !errors.Is(err, unix.EBUSY) {
 		return wire.Errno(err, "write", r.target)
 	}
@@ -145,8 +174,9 @@ func (r *replacement) install(f *os.File, beside string) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return wire.Errno(err, "write", r.target)
 	}
-	err = r.writeInto(func(to *os.File) error { return copyFile(to, f, r.target) })
-	return errors.Join(err, os.Remove(beside))
+	// To the end, whoever is gone: half of it would be worse than either.
+	err = r.writeInto(func(to *os.File) error { return copyFile(context.Background(), to, f, r.target) })
+	return errors.Join(err, unix.Unlinkat(dir, f.Name(), 0))
 }
 
 // writeInto writes to a file where it is.
@@ -167,9 +197,12 @@ func (r *replacement) writeInto(fill func(*os.File) error) error {
 const copyChunk = 64 << 20
 
 // copyFile appends what is left of in to out, in the kernel where it can, which
-// on the sandbox's own disk shares the blocks.
-func copyFile(out, in *os.File, path string) error {
+// on the sandbox's own disk shares the blocks. It stops soon after ctx ends.
+func copyFile(ctx context.Context, out, in *os.File, path string) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return wire.Errno(err, "write", path)
+		}
 		n, err := io.Copy(out, io.LimitReader(in, copyChunk))
 		if err != nil || n == 0 {
 			return wire.Errno(err, "write", path)

@@ -1,6 +1,9 @@
 package process
 
 import (
+	"errors"
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	pb "github.com/sandlot-dev/sandlot/gen/envd/process"
@@ -68,5 +71,9 @@ func (p *proc) resize(req *pb.PTY) error {
 	if err != nil {
 		return err
 	}
-	return pty.Resize(p.io.in.file, size)
+	err = pty.Resize(p.io.in.file, size)
+	if errors.Is(err, os.ErrClosed) { // it has just ended
+		return errHungUp
+	}
+	return err
 }

@@ -93,7 +93,8 @@ func (p *Pair) Own(uid uint32) error {
 }
 
 // Resize changes the size of a master's terminal. The programs in its foreground
-// get SIGWINCH if it is another than before.
+// get SIGWINCH if it is another than before. The error of a closed master is
+// os.ErrClosed.
 func Resize(m *os.File, size Size) error {
 	raw, err := m.SyscallConn()
 	if err != nil {
@@ -101,7 +102,7 @@ func Resize(m *os.File, size Size) error {
 	}
 	var failed error
 	if err := raw.Control(func(fd uintptr) { failed = setSize(int(fd), size) }); err != nil {
-		return err
+		return os.ErrClosed // in words of the runtime's own, which nobody can look for
 	}
 	return failed
 }
