@@ -75,11 +75,16 @@ func environment(user account.User, sandbox, call map[string]string) (map[string
 }
 
 // workdir returns the directory to run in: as asked for (from the home directory
-// if relative), else the sandbox's default, else the home directory, else /.
+// if relative), else the sandbox's default, else the home directory, else /. The
+// default is the default user's, and closed to others as their home directories
+// are: it holds for that user and for root, who may go anywhere.
 func (s *Service) workdir(asked *string, user account.User) (string, error) {
-	dir := s.opts.Workdir()
-	if asked != nil && *asked != "" {
+	var dir string
+	switch {
+	case asked != nil && *asked != "":
 		dir = *asked
+	case user.UID == 0 || s.isDefault(user):
+		dir = s.opts.Workdir()
 	}
 	if dir == "" {
 		if isDir(user.Home) {
@@ -92,6 +97,12 @@ func (s *Service) workdir(asked *string, user account.User) (string, error) {
 		return "", errs.New(errs.Invalid, "the working directory %q does not exist or is not a directory", dir)
 	}
 	return dir, nil
+}
+
+// isDefault reports whether requests that name nobody act as user.
+func (s *Service) isDefault(user account.User) bool {
+	usual, err := s.opts.User("")
+	return err == nil && usual.UID == user.UID
 }
 
 func isDir(path string) bool {
