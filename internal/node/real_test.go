@@ -48,7 +48,7 @@ type imageDir string
 
 func (d imageDir) Mount(context.Context, string) (string, error) { return string(d), nil }
 
-func openReal(t *testing.T) *realParts {
+func openReal(t *testing.T, programs ...string) *realParts {
 	t.Helper()
 	testreq.Root(t)
 	testreq.Command(t, "mkfs.btrfs", "btrfs-progs")
@@ -57,7 +57,7 @@ func openReal(t *testing.T) *realParts {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { check(t, "remove data directory", os.RemoveAll(dir)) })
-	p := &realParts{name: netns.TablePrefix + "test-" + filepath.Base(dir), image: drivertest.RootLayer(t), hooks: &fault.Hooks{}}
+	p := &realParts{name: netns.TablePrefix + "test-" + filepath.Base(dir), image: drivertest.RootLayer(t, programs...), hooks: &fault.Hooks{}}
 	p.open(t, dir)
 	p.node = New(p.options(p.hooks))
 	t.Cleanup(func() { check(t, "close node", p.node.Close(context.Background())) })
