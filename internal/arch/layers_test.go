@@ -19,6 +19,7 @@ type layer struct {
 var layers = []layer{
 	{"vocabulary: errors", []string{"internal/errs"}, "everything imports it, so it imports nothing"},
 	{"vocabulary", []string{"internal/sandbox", "internal/config", "gen"}, "words every layer shares"},
+	{"files", []string{"internal/atomicfile"}, "mechanisms that keep files write them in one way"},
 	{"mechanisms", []string{
 		"internal/agentbin", "internal/agentclient", "internal/certs", "internal/debian", "internal/driver", "internal/image",
 		"internal/listener", "internal/nameserver", "internal/netns", "internal/rootfs", "internal/slot", "internal/store", "internal/trust",

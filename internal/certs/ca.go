@@ -21,6 +21,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
@@ -201,7 +202,7 @@ func (c *CA) makeKey() error {
 		return err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := writeFile(filepath.Join(c.opts.Dir, keyFile), text, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(c.opts.Dir, keyFile), text, 0o600); err != nil {
 		return fmt.Errorf("write the CA's key: %w", err)
 	}
 	c.key = key
@@ -220,7 +221,7 @@ func (c *CA) makeRoot() error {
 	if c.root, err = x509.ParseCertificate(der); err != nil {
 		return err
 	}
-	if err := writeFile(c.RootPath(), encode(der), 0o644); err != nil {
+	if err := atomicfile.Write(c.RootPath(), encode(der), 0o644); err != nil {
 		return fmt.Errorf("write the CA's certificate: %w", err)
 	}
 	return nil

@@ -6,9 +6,10 @@ package certs
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
+
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 )
 
 // writeBundle writes the host's trusted certificates and the root into one
@@ -28,30 +29,5 @@ func (c *CA) writeBundle() error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
-	return writeFile(path, text, 0o644)
-}
-
-// writeFile writes beside and renames, so that a crash leaves the old or the new.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Write(path, text, 0o644)
 }

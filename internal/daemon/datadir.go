@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -36,12 +37,12 @@ func takeDir(dir string) error {
 		return nil
 	}
 	for _, e := range entries {
-		if e.Name() != config.FileName && !strings.HasPrefix(e.Name(), beginning) {
+		if e.Name() != config.FileName && !strings.HasPrefix(e.Name(), atomicfile.Prefix) {
 			return errs.New(errs.Invalid, "%s is not empty and no data directory of Sandlot's (it holds %s)", dir, e.Name()).
 				WithHint("give an empty or new directory with --data-dir")
 		}
 	}
-	return writeFile(filepath.Join(dir, marker), []byte("This directory belongs to a Sandlot server; \"sandlot purge\" deletes it.\n"), 0o644)
+	return atomicfile.Write(filepath.Join(dir, marker), []byte("This directory belongs to a Sandlot server; \"sandlot purge\" deletes it.\n"), 0o644)
 }
 
 // removeData deletes what is Sandlot's and then the directory, unless somebody
@@ -60,7 +61,7 @@ func removeData(dir string) error {
 	}
 	var left []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), beginning) {
+		if !strings.HasPrefix(e.Name(), atomicfile.Prefix) {
 			left = append(left, e.Name())
 			continue
 		}

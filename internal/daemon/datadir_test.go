@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
@@ -25,7 +26,7 @@ func TestTakeDir(t *testing.T) {
 		"empty":                  {nil, true},
 		"configured before":      {[]string{config.FileName}, true},
 		"ours":                   {[]string{marker, "registry.db", "lock"}, true},
-		"ours, not quite":        {[]string{beginning + "1"}, true},
+		"ours, not quite":        {[]string{atomicfile.Prefix + "1"}, true},
 		"somebody's home":        {[]string{".bashrc"}, false},
 		"another program's lock": {[]string{"lock"}, false},
 	} {
@@ -63,7 +64,7 @@ func TestRemoveDataLeavesWhatIsNotOurs(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "thesis.txt")); err != nil {
 		t.Fatal(err)
 	}
-	touch(t, dir, beginning+"1")
+	touch(t, dir, atomicfile.Prefix+"1")
 	if err := removeData(dir); err != nil {
 		t.Fatal(err)
 	}

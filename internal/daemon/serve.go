@@ -11,13 +11,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/internal/api"
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/config"
 	"github.com/sandlot-dev/sandlot/internal/control"
 	"github.com/sandlot-dev/sandlot/internal/edge"
@@ -181,7 +181,7 @@ func (s *system) ensureKey(ctx context.Context) (string, error) {
 	}
 	if len(s.control.Keys()) > 0 || key == "" { // else the server died between the file and the registry
 		key = control.NewKeyText()
-		if err := writeFile(path, []byte(key+"\n"), 0o600); err != nil {
+		if err := atomicfile.Write(path, []byte(key+"\n"), 0o600); err != nil {
 			return "", fmt.Errorf("write API key: %w", err)
 		}
 	}
@@ -196,28 +196,11 @@ func (s *system) announce(url string) error {
 		return err
 	}
 	path := s.path(serverFile)
-	if err := writeFile(path, append(data, '\n'), 0o644); err != nil {
+	if err := atomicfile.Write(path, append(data, '\n'), 0o644); err != nil {
 		return fmt.Errorf("announce server: %w", err)
 	}
 	s.onClose(func(context.Context) error { return os.Remove(path) })
 	return nil
-}
-
-// beginning marks files that are being written; a crash may leave one.
-const beginning = ".new-"
-
-// writeFile writes beside and renames, so that a crash leaves the old or the new.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), beginning)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 func greet(c console, url, key string, s *system) {

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 )
 
 // paxXattr is how PAX archives (GNU tar, mmdebstrap) name extended attributes.
@@ -198,17 +200,7 @@ func (s *Store) commit(t *temp, digest string) error {
 	if s.volatile {
 		return nil
 	}
-	return syncDir(s.dir)
-}
-
-// syncDir makes renames in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync image store: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := atomicfile.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("sync image store: %w", err)
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 )
 
 // The kernel remembers for each flow where its packets are led. A sandbox that
@@ -26,15 +28,10 @@ func storedPort(file string) uint16 {
 	return uint16(port)
 }
 
-// storePort writes beside and renames, so that a crash leaves the old port or
-// the new one.
+// storePort keeps a port for the next start, unless it is kept already.
 func storePort(file string, port uint16) error {
 	if file == "" || storedPort(file) == port {
 		return nil
 	}
-	beside := file + ".new"
-	if err := os.WriteFile(beside, []byte(strconv.Itoa(int(port))+"\n"), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(beside, file)
+	return atomicfile.Write(file, []byte(strconv.Itoa(int(port))+"\n"), 0o600)
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/debian"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/image"
@@ -216,7 +217,7 @@ func (r *Registry) keep(ctx context.Context, info image.Info) {
 	if err == nil {
 		var b []byte
 		if b, err = json.Marshal(cacheEntry{Image: info.Digest}); err == nil {
-			err = writeFile(r.cacheNote(), b)
+			err = atomicfile.Write(r.cacheNote(), b, 0o600)
 		}
 	}
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/debian"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/image"
@@ -28,8 +29,7 @@ import (
 )
 
 const (
-	suffix     = ".json"
-	tempPrefix = ".tmp-"
+	suffix = ".json"
 )
 
 // Options say where a registry lives and how it builds.
@@ -83,7 +83,7 @@ func Open(opts Options) (*Registry, error) {
 // sweep removes half-written files. Writing one takes milliseconds, so an old
 // one has no writer any more.
 func (r *Registry) sweep() error {
-	left, err := filepath.Glob(filepath.Join(r.dir, tempPrefix+"*"))
+	left, err := filepath.Glob(filepath.Join(r.dir, atomicfile.Prefix+"*"))
 	if err != nil {
 		return fmt.Errorf("clean template directory: %w", err)
 	}
@@ -214,36 +214,10 @@ func (r *Registry) Put(_ context.Context, t sandbox.Template) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.read = time.Time{}
-	return writeFile(filepath.Join(r.dir, t.ID+suffix), append(b, '\n'))
-}
-
-// writeFile writes a file beside its place, makes it durable and renames it.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
-	}
-	defer os.Remove(f.Name()) // after the rename there is nothing left to remove
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	if err := atomicfile.Write(filepath.Join(r.dir, t.ID+suffix), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write template %s: %w", t.ID, err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // SetLimits changes the limits of the sandboxes made from a template from now

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 	"github.com/sandlot-dev/sandlot/internal/image"
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
@@ -120,7 +121,7 @@ func TestOpenSweepsAndDamagedFilesAreLeftOut(t *testing.T) {
 	put(t, r, sample("good"))
 	old := time.Now().Add(-time.Hour)
 	for name, text := range map[string]string{
-		tempPrefix + "old": `{"id":`, "cut.json": `{"id": "cu`, "renamed.json": `{"id":"x","image":"y"}`, "noimage.json": `{"id":"noimage"}`,
+		atomicfile.Prefix + "old": `{"id":`, "cut.json": `{"id": "cu`, "renamed.json": `{"id":"x","image":"y"}`, "noimage.json": `{"id":"noimage"}`,
 	} {
 		path := filepath.Join(r.dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -130,7 +131,7 @@ func TestOpenSweepsAndDamagedFilesAreLeftOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fresh := filepath.Join(r.dir, tempPrefix+"fresh") // of a writer that lives
+	fresh := filepath.Join(r.dir, atomicfile.Prefix+"fresh") // of a writer that lives
 	if err := os.WriteFile(fresh, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func TestOpenSweepsAndDamagedFilesAreLeftOut(t *testing.T) {
 	if all, err := r.List(t.Context()); err != nil || len(all) != 1 || all[0].Aliases[0] != "good" {
 		t.Errorf("List = %v, %v; want the good one", all, err)
 	}
-	if _, err := os.Stat(filepath.Join(r.dir, tempPrefix+"old")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(r.dir, atomicfile.Prefix+"old")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an old temporary file stays: %v", err)
 	}
 	if _, err := os.Stat(fresh); err != nil {
@@ -199,7 +200,7 @@ func TestFailedPutKeepsTheOld(t *testing.T) {
 	if got, err := r.Resolve(t.Context(), "base"); err != nil || cmp.Diff(good, got) != "" {
 		t.Errorf("Resolve = %+v, %v", got, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(r.dir, tempPrefix+"*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(r.dir, atomicfile.Prefix+"*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/errs"
 )
 
@@ -110,7 +111,7 @@ func (h Host) Install(ctx context.Context, cert *x509.Certificate) (Result, erro
 			WithHint("install the package ca-certificates and run this again")
 	}
 	path := filepath.Join(h.path(s.dir), fileName(cert))
-	if err := write(path, encode(cert)); err != nil {
+	if err := atomicfile.Write(path, encode(cert), 0o644); err != nil {
 		return Result{}, fmt.Errorf("write the certificate: %w", err)
 	}
 	if err := h.run(ctx, program, s.add...); err != nil {
@@ -161,15 +162,6 @@ func fileName(cert *x509.Certificate) string {
 
 func encode(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-}
-
-// write writes beside and renames: the system's programs read the whole directory.
-func write(path string, text []byte) error {
-	beside := path + ".new"
-	if err := os.WriteFile(beside, text, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(beside, path)
 }
 
 func (h Host) path(p string) string { return filepath.Join("/", h.Root, p) }

@@ -20,6 +20,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/sandlot-dev/sandlot/internal/atomicfile"
 	"github.com/sandlot-dev/sandlot/internal/store"
 )
 
@@ -90,15 +91,7 @@ func prepareFile(path string) error {
 	if err := f.Chmod(0o600); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
 // durably runs f on the connection with every commit synced to the disk.
