@@ -21,40 +21,50 @@ func (a *app) envCommand() *cobra.Command {
 		Example: `  eval "$(sandlot env)"
   sandlot env --json`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			c, err := a.localClient()
-			if err != nil {
-				return err
-			}
-			if c.APIKey() == "" {
-				return errs.New(errs.Unauthenticated, "no API key found for %s", c.APIURL()).
-					WithHint("start a server with: sandlot serve; its key can be read by root, or by its own user")
-			}
-			type variable struct{ name, value string }
-			vars := []variable{
-				{"E2B_API_URL", c.APIURL()},
-				{"E2B_SANDBOX_URL", c.SandboxURL()},
-				{"E2B_VOLUME_API_URL", c.APIURL()},
-				{"E2B_API_KEY", c.APIKey()},
-			}
-			if root := a.rootCertificate(c); root != "" {
-				vars = append(vars, variable{"NODE_EXTRA_CA_CERTS", root})
-			}
-			if a.json {
-				m := map[string]string{}
-				for _, v := range vars {
-					m[v.name] = v.value
-				}
-				return a.printJSON(m)
-			}
-			for _, v := range vars {
-				if _, err := fmt.Fprintf(a.stdio.Out, "export %s=%s\n", v.name, quote(v.value)); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
+		RunE: func(*cobra.Command, []string) error { return a.printEnv() },
 	}
+}
+
+// variable is one of the environment.
+type variable struct{ name, value string }
+
+func (a *app) printEnv() error {
+	c, err := a.localClient()
+	if err != nil {
+		return err
+	}
+	if c.APIKey() == "" {
+		return errs.New(errs.Unauthenticated, "no API key found for %s", c.APIURL()).
+			WithHint("start a server with: sandlot serve; its key can be read by root, or by its own user")
+	}
+	vars := a.variables(c)
+	if a.json {
+		m := map[string]string{}
+		for _, v := range vars {
+			m[v.name] = v.value
+		}
+		return a.printJSON(m)
+	}
+	for _, v := range vars {
+		if _, err := fmt.Fprintf(a.stdio.Out, "export %s=%s\n", v.name, quote(v.value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// variables are those by which E2B programs find c's server.
+func (a *app) variables(c *client.Client) []variable {
+	vars := []variable{
+		{"E2B_API_URL", c.APIURL()},
+		{"E2B_SANDBOX_URL", c.SandboxURL()},
+		{"E2B_VOLUME_API_URL", c.APIURL()},
+		{"E2B_API_KEY", c.APIKey()},
+	}
+	if root := a.rootCertificate(c); root != "" {
+		vars = append(vars, variable{"NODE_EXTRA_CA_CERTS", root})
+	}
+	return vars
 }
 
 // rootCertificate returns the file of the certificate that Node needs for this

@@ -28,9 +28,8 @@ import (
 	"github.com/sandlot-dev/sandlot/internal/sandbox"
 )
 
-const (
-	suffix = ".json"
-)
+// suffix ends the names of templates' files.
+const suffix = ".json"
 
 // Options say where a registry lives and how it builds.
 type Options struct {
