@@ -141,7 +141,9 @@ func (q *requests) drain() {
 // routes is everything but CONNECT. The edge forwards none of /sandlot/.
 func routes(st *state, procs *process.Service, fs *files.Service) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(processconnect.NewProcessHandler(procs, wire.HandlerOptions()...))
+	path, processes := processconnect.NewProcessHandler(procs, wire.HandlerOptions()...)
+	mux.Handle(path, processes)
+	mux.Handle(processconnect.ProcessStreamInputProcedure, duplex(processes))
 	path, filesystem := filesystemconnect.NewFilesystemHandler(fs, wire.HandlerOptions()...)
 	mux.Handle(path, filesystem)
 	mux.Handle(filesystemconnect.FilesystemListDirProcedure, fs.Lists(filesystem))

@@ -54,6 +54,9 @@ func TestRoutes(t *testing.T) {
 	if status, _, body := a.do(t, http.MethodGet, "/health", ""); status != 204 || body != "" {
 		t.Errorf("health: %d %q", status, body)
 	}
+	if status, _, _ := a.do(t, http.MethodHead, "/health", ""); status != 204 {
+		t.Errorf("health by HEAD: %d", status)
+	}
 	if _, _, body := a.do(t, http.MethodGet, "/envs", ""); body != "{}\n" {
 		t.Errorf("envs before init: %q", body)
 	}

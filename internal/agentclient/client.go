@@ -1,6 +1,6 @@
 // Package agentclient is the host's side of the agent in a sandbox: it sets the
 // agent up, asks whether it lives, connects to ports inside the sandbox, and
-// gives the edge a transport for everything else. Whatever comes back was
+// forwards clients' requests. Whatever comes back was
 // written by the sandbox and is treated as hostile: headers and bodies are
 // bounded, and nothing here waits longer than its caller's context. The node,
 // the edge and the drivers' tests import it.
@@ -53,18 +53,12 @@ func New(dial Dial) *Client {
 	return &Client{dial: dial, transport: &http.Transport{
 		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		Protocols:              &protocols,
-		DisableCompression:     true, // the edge passes bodies on as they are
+		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		MaxIdleConnsPerHost:    idleConns,
 		IdleConnTimeout:        idleTime,
-		WriteBufferSize:        32 << 10,
-		ReadBufferSize:         32 << 10,
 	}}
 }
-
-// Transport returns the transport for requests to the agent; the URL's host is
-// ignored. It has no timeouts: the edge's requests last as long as their clients.
-func (c *Client) Transport() http.RoundTripper { return c.transport }
 
 // Close closes the connections no request uses. The Client can be used again: a
 // sandbox must have none open when it is dumped.

@@ -1,6 +1,7 @@
 package agentclient_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -51,6 +52,12 @@ func listen(t *testing.T) (net.Listener, *agentclient.Client) {
 func realAgent(t *testing.T) *agentclient.Client {
 	t.Helper()
 	ln, c := listen(t)
+	serveAgent(t, ln, c)
+	return c
+}
+
+func serveAgent(t *testing.T, ln net.Listener, c *agentclient.Client) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- agent.Serve(ctx, ln, agent.Options{}) }()
@@ -61,27 +68,42 @@ func realAgent(t *testing.T) *agentclient.Client {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return c
+}
+
+// envs asks the agent for its variables.
+func envs(t *testing.T, ln net.Listener) string {
+	t.Helper()
+	conn, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "GET /envs HTTP/1.1\r\nHost: any\r\n\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }
 
 func TestInitAndPing(t *testing.T) {
-	c := realAgent(t)
+	ln, c := listen(t)
+	serveAgent(t, ln, c)
 	if err := c.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Init(t.Context(), agentclient.Init{Env: map[string]string{"A": "1"}}); err != nil {
 		t.Fatal(err)
 	}
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://any/envs", nil)
-	res, err := c.Transport().RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if body, _ := io.ReadAll(res.Body); string(body) != "{\"A\":\"1\"}\n" {
+	if body := envs(t, ln); body != "{\"A\":\"1\"}\n" {
 		t.Errorf("envs are %s", body)
 	}
-	err = c.Init(t.Context(), agentclient.Init{DefaultUser: "nobody-of-that-name"})
+	err := c.Init(t.Context(), agentclient.Init{DefaultUser: "nobody-of-that-name"})
 	if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "nobody-of-that-name") {
 		t.Errorf("unknown default user: %v", err)
 	}

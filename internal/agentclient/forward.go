@@ -65,10 +65,23 @@ func (f *Forwarder) Close() { f.idle.close() }
 // the body was not read to its end; a read deadline may be left.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, id string, drop ...string) error {
 	x := &exchange{f: f, w: w, r: r}
-	var err error
-	if x.link, err = f.link(r.Context(), id); err != nil {
+	if l := f.idle.take(id); l != nil {
+		if err := x.over(l, id, drop); err == nil || !x.repeatable() {
+			return err
+		}
+		// The agent has closed the connection just now, and its watcher missed it.
+	}
+	l, err := f.connect(r.Context(), id)
+	if err != nil {
 		return err
 	}
+	return x.over(l, id, drop)
+}
+
+// over is Forward on a given connection.
+func (x *exchange) over(l *link, id string, drop []string) error {
+	x.link = l
+	r := x.r
 	// The client's end ends the agent's part, too.
 	stop := context.AfterFunc(r.Context(), x.link.close)
 	begun, err := x.run(drop)
@@ -77,7 +90,7 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, id string, d
 	}
 	x.finishBody(begun)
 	if stop() && err == nil && x.reusable() {
-		f.idle.put(id, x.link)
+		x.f.idle.put(id, x.link)
 	} else {
 		x.link.close()
 	}
@@ -98,6 +111,22 @@ type exchange struct {
 	// there is none; sent is its outcome.
 	sending chan struct{}
 	sent    error
+	// heard says that the agent has sent something.
+	heard bool
+}
+
+// repeatable reports whether a request that failed may be sent again: it changes
+// nothing, has no body and a client, and the agent has not begun to answer.
+func (x *exchange) repeatable() bool {
+	safe := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
+	return safe && x.bodyLength() == 0 && !x.heard && x.r.Context().Err() == nil
+}
+
+func (x *exchange) bodyLength() int64 {
+	if x.r.Body == nil || x.r.Body == http.NoBody {
+		return 0
+	}
+	return x.r.ContentLength
 }
 
 // run reports whether the reply to the client has begun.
@@ -115,10 +144,7 @@ func (x *exchange) run(drop []string) (begun bool, err error) {
 func (x *exchange) send(drop []string) error {
 	piece := x.f.pieces.Get().(*[pieceBytes]byte)
 	defer x.f.pieces.Put(piece)
-	length := x.r.ContentLength
-	if x.r.Body == nil || x.r.Body == http.NoBody {
-		length = 0
-	}
+	length := x.bodyLength()
 	out := appendHead(piece[:0], x.r, length, drop)
 	if length > 0 && length <= smallBody {
 		body := len(out)
@@ -175,6 +201,7 @@ func (x *exchange) receiveHead() (err error) {
 	x.link.bound.N = maxForwardedHeader
 	for {
 		x.res, err = http.ReadResponse(x.link.buffered, x.r) //nolint:bodyclose // it is read to its end, or the connection closed
+		x.heard = x.heard || x.link.bound.N < maxForwardedHeader
 		if err != nil {
 			return fmt.Errorf("read the reply: %w", err)
 		}

@@ -248,7 +248,11 @@ func TestForwardTellsTheAgentWhenTheClientIsGone(t *testing.T) {
 	if res, err := f.Client().Do(req); err == nil {
 		_ = res.Body.Close()
 	}
-	<-ended
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the agent goes on")
+	}
 }
 
 // Who answers without reading a body is heard, though the client goes on sending.
@@ -281,6 +285,36 @@ func TestForwardSurvivesAnAgentsEnd(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d %s", status, body)
+		}
+	}
+}
+
+// An agent that closes a kept connection instead of answering is asked once more,
+// if that can do no harm.
+func TestForwardRepeats(t *testing.T) {
+	var asked atomic.Int32
+	var f *forwarding
+	f = forward(t, func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.URL.Path == "/break" || r.URL.Path == "/stale" && f.dials.Load() == 1 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	for _, c := range []struct {
+		method, path, body   string
+		status, asked, dials int
+	}{
+		{http.MethodGet, "/", "", http.StatusOK, 1, 1},
+		{http.MethodGet, "/stale", "", http.StatusOK, 3, 2},
+		{http.MethodGet, "/break", "", http.StatusBadGateway, 5, 3},
+		{http.MethodGet, "/", "", http.StatusOK, 6, 4},
+		{http.MethodPost, "/break", "", http.StatusBadGateway, 7, 4}, // it may have done something
+		{http.MethodGet, "/", "", http.StatusOK, 8, 5},
+		{http.MethodGet, "/break", "body", http.StatusBadGateway, 9, 5}, // the body is gone
+	} {
+		status, _, _ := f.do(t, c.method, c.path, strings.NewReader(c.body))
+		if a, d := int(asked.Load()), int(f.dials.Load()); status != c.status || a != c.asked || d != c.dials {
+			t.Fatalf("%+v: status %d, asked %d times over %d connections", c, status, a, d)
 		}
 	}
 }

@@ -52,11 +52,8 @@ type idleLinks struct {
 // Call it before the first Forward.
 func (f *Forwarder) LimitIdle(most int) { f.idle.most = min(most, maxIdleAll) }
 
-// link returns a connection to the agent of a sandbox.
-func (f *Forwarder) link(ctx context.Context, id string) (*link, error) {
-	if l := f.idle.take(id); l != nil {
-		return l, nil
-	}
+// connect opens a connection to the agent of a sandbox.
+func (f *Forwarder) connect(ctx context.Context, id string) (*link, error) {
 	conn, err := f.dial(ctx, id)
 	if err != nil {
 		return nil, err

@@ -62,7 +62,9 @@ func startBox(t *testing.T, change func(*driver.Spec)) *box {
 	if err := b.client.Init(t.Context(), agentclient.Init{DefaultUser: "root"}); err != nil {
 		t.Fatal(err)
 	}
-	b.proc = processconnect.NewProcessClient(&http.Client{Transport: b.client.Transport()}, "http://agent", connect.WithProtoJSON())
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return i.Dial(ctx) }}
+	t.Cleanup(transport.CloseIdleConnections)
+	b.proc = processconnect.NewProcessClient(&http.Client{Transport: transport}, "http://agent", connect.WithProtoJSON())
 	return b
 }
 
