@@ -26,7 +26,7 @@ const (
 	// answered.
 	bodyGrace = 500 * time.Millisecond
 	// maxForwardedHeader bounds the header of a reply to a client.
-	maxForwardedHeader = 1 << 20
+	maxForwardedHeader = 64 << 10
 )
 
 // Forwarder passes clients' requests on to agents and the replies back. It does

@@ -35,10 +35,16 @@ const (
 
 // Limits on clients: slow or greedy ones must not hold the server's memory.
 const (
-	headerTimeout  = 10 * time.Second
-	idleTimeout    = 2 * time.Minute
-	maxHeaderBytes = 64 << 10
-	drainTimeout   = 3 * time.Second
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 30 * time.Second // of the API
+	answerTimeout = 30 * time.Second // of the API
+	idleTimeout   = 2 * time.Minute
+	drainTimeout  = 3 * time.Second
+	// maxHeaderBytes is what Node allows, too. In memory a header of many short
+	// lines is some twenty times as large.
+	maxHeaderBytes = 16 << 10
+	// maxStreams bounds the requests of one HTTP/2 connection at once.
+	maxStreams = 100
 )
 
 // Daemon is the server-side half of the command line. Its zero value is ready.
@@ -104,6 +110,7 @@ func (d Daemon) run(ctx context.Context, s *system, ln net.Listener, c console) 
 		ConnState:         clients.watch,
 		TLSConfig:         s.tlsConfig(),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
@@ -133,9 +140,12 @@ func (d Daemon) handler(s *system) http.Handler {
 	rest := api.New(api.Options{Control: s.control, Logger: s.logger, Version: version()})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if edge.Handles(r) {
+			// What an API request before it on this connection was given.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 			s.edge.ServeHTTP(w, r)
 			return
 		}
+		w, r = prompt(w, r)
 		rest.ServeHTTP(w, withPool(w, r))
 	})
 }

@@ -38,7 +38,7 @@ func (e *Edge) portTransport() *http.Transport {
 		DisableCompression:    true, // bodies pass as they are
 		ExpectContinueTimeout: continueTimeout,
 		// A program's headers are its own affair up to here.
-		MaxResponseHeaderBytes: 1 << 20,
+		MaxResponseHeaderBytes: 128 << 10,
 		MaxIdleConnsPerHost:    -1,
 		TLSHandshakeTimeout:    10 * time.Second,
 		// What is inside a sandbox has no name that a certificate could be checked
