@@ -160,6 +160,12 @@ func transportError(ctx context.Context, base string, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return &UnreachableError{URL: base, cause: err}
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return &Error{
+			Code: http.StatusServiceUnavailable, cause: err,
+			Message: "the connection to the server broke: if it was stopped, the sandbox and what runs in it go on, and the next start of the server finds them",
+		}
+	}
 	return &Error{Code: http.StatusServiceUnavailable, Message: "the connection broke: " + err.Error(), cause: err}
 }
 

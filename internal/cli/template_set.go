@@ -56,7 +56,9 @@ func templateLimits(cpus int, memory, disk string) (client.TemplateLimits, error
 		if err != nil {
 			return l, errs.Wrap(err, errs.Invalid, "%s %q is no size; write it like 512M or 2G", f.flag, f.text)
 		}
-		*f.mib = int(size / config.MiB)
+		if *f.mib = int(size / config.MiB); *f.mib == 0 {
+			return l, errs.New(errs.Invalid, "%s %s is less than 1M", f.flag, f.text)
+		}
 	}
 	if l == (client.TemplateLimits{}) {
 		return l, errs.New(errs.Invalid, "nothing to change: give --cpus, --memory or --disk")

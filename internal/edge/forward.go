@@ -124,6 +124,9 @@ func (e *Edge) toAgent(w http.ResponseWriter, r *http.Request, c *call) {
 		// A signature covers the user of the query and nothing else; who has it
 		// must not choose another.
 		drop = append(drop, "Authorization")
+		if _, named := parseHost(r.Host); !named && r.Header.Get(idHeader) == "" {
+			w = apart{w}
+		}
 	}
 	if err := e.agents.Forward(w, r, string(c.id), drop...); err != nil {
 		e.proxyFailed(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)), err)

@@ -55,7 +55,7 @@ func makePoolFile(ctx context.Context, file string, size int64) error {
 		}
 		// Promising more than there is would let sandboxes fill the host, and
 		// the file system in the file cannot bear that its own disk is full.
-		size = int64(st.Bavail)*st.Bsize - reserve
+		size = int64(st.Bavail)*st.Bsize - reserve - besides
 	}
 	tmp := file + ".new"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)

@@ -53,7 +53,7 @@ type Options struct {
 	// Dir is the pool's directory, made if missing.
 	Dir string
 	// SizeBytes is the largest the pool's file may grow; 0 takes what is free
-	// now on the file system below it, less a reserve. An existing pool keeps
+	// now on the file system below it, less a reserve and what images need. An existing pool keeps
 	// its size.
 	SizeBytes int64
 	// Backend forces "btrfs", "loop" or "directory"; empty chooses.
@@ -61,7 +61,13 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-const reserve = 256 << 20
+const (
+	// reserve is what checkSpace keeps free.
+	reserve = 256 << 20
+	// besides is what a new pool leaves to the rest of the data directory: images,
+	// of which the first comes after the pool, and the registry.
+	besides = 1 << 30
+)
 
 // Open makes the pool usable. Mounts it needs are made in the caller's mount
 // namespace and undone by Close.

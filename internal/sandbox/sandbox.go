@@ -120,6 +120,7 @@ func (l Limits) Or(d Limits) Limits {
 const (
 	MinMemoryBytes = 16 << 20
 	MinPIDs        = 16
+	MinDiskBytes   = 16 << 20
 )
 
 // Validate reports a limit that is out of range as an errs.Invalid error.
@@ -135,8 +136,8 @@ func (l Limits) Validate() error {
 		return errs.New(errs.Invalid, "swap is %d bytes; give 0 or more", l.SwapBytes)
 	case l.PIDs < MinPIDs:
 		return errs.New(errs.Invalid, "pids is %d; give at least %d", l.PIDs, MinPIDs)
-	case l.DiskBytes < 1<<20:
-		return errs.New(errs.Invalid, "disk is %d bytes; give at least 1M", l.DiskBytes)
+	case l.DiskBytes < MinDiskBytes:
+		return errs.New(errs.Invalid, "disk is %d bytes; give at least %d (16M)", l.DiskBytes, MinDiskBytes)
 	}
 	return nil
 }
