@@ -159,7 +159,9 @@ func ownAddresses() []string {
 	}
 	var own []string
 	for _, addr := range all {
-		if n, ok := addr.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && len(own) < maxOwn {
+		// A sandbox's IPv4 address is a link-local one. Those of IPv6 say nothing
+		// without their interface.
+		if n, ok := addr.(*net.IPNet); ok && (n.IP.IsGlobalUnicast() || n.IP.To4() != nil && n.IP.IsLinkLocalUnicast()) && len(own) < maxOwn {
 			own = append(own, n.IP.String())
 		}
 	}
