@@ -43,6 +43,7 @@ func TestPrompt(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				defer res.Body.Close()
 				body, err := io.ReadAll(res.Body)
 				if string(body) != c.want || err != nil {
 					t.Errorf("%q, %v", body, err)
