@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -111,10 +112,8 @@ func TestWithoutPool(t *testing.T) {
 		waiting := f.host.Living()
 		id, err := n.Launch(WithoutPool(t.Context()), request())
 		check(t, "launch", err)
-		for _, w := range waiting {
-			if w == id {
-				t.Error("it came from the pool")
-			}
+		if slices.Contains(waiting, id) {
+			t.Error("it came from the pool")
 		}
 	})
 }
@@ -211,10 +210,8 @@ func TestPoolsOfTemplates(t *testing.T) {
 		waiting := f.host.Living()
 		id, err := n.Launch(t.Context(), b)
 		check(t, "launch", err)
-		for _, w := range waiting {
-			if w == id {
-				t.Error("it came from another template's pool")
-			}
+		if slices.Contains(waiting, id) {
+			t.Error("it came from another template's pool")
 		}
 	})
 }

@@ -56,15 +56,7 @@ func TestCrowd(t *testing.T) {
 	testreq.Root(t)
 	s := harness.Start(t, harness.Options{})
 	c := dial(t, s)
-	boxes := make([]*client.Sandbox, crowd())
-	phase(t, "create", func(g *errgroup.Group) {
-		for i := range boxes {
-			g.Go(func() (err error) {
-				boxes[i], err = c.Create(t.Context(), client.WithTimeout(10*time.Minute))
-				return err
-			})
-		}
-	})
+	boxes := gather(t, c)
 	phase(t, "write", func(g *errgroup.Group) {
 		for i, b := range boxes {
 			g.Go(func() error {
@@ -93,6 +85,21 @@ func TestCrowd(t *testing.T) {
 	for info, err := range c.List(t.Context(), client.Filter{}) {
 		t.Fatalf("still listed: %v, %v", info.ID, err)
 	}
+}
+
+// gather creates the crowd.
+func gather(t *testing.T, c *client.Client) []*client.Sandbox {
+	t.Helper()
+	boxes := make([]*client.Sandbox, crowd())
+	phase(t, "create", func(g *errgroup.Group) {
+		for i := range boxes {
+			g.Go(func() (err error) {
+				boxes[i], err = c.Create(t.Context(), client.WithTimeout(10*time.Minute))
+				return err
+			})
+		}
+	})
+	return boxes
 }
 
 // phase runs what add starts, eight at a time, and says how long it took.
